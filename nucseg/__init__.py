@@ -1,0 +1,89 @@
+"""nucseg: find and segment every cell nucleus in large 3D microscopy volumes.
+
+Public names load on first use, so that `import nucseg` costs neither TensorFlow nor gunpowder:
+
+>>> import nucseg as ns
+>>> ns.ThreeLabel().channels
+3
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    # volumes
+    "Volume": "volume",
+    "open_volume": "volume",
+    "open_labels": "volume",
+    "create_image": "volume",
+    "create_labels": "volume",
+    "convert": "convert",
+    "check_volume": "check",
+    "Finding": "check",
+    "read_table": "points",
+    "write_table": "points",
+    "read_points": "points",
+    "synthesize": "synthetic",
+    # heads
+    "Head": "heads.base",
+    "ThreeLabel": "heads.three_label",
+    "CenterVectors": "heads.center_vectors",
+    "Scenario": "heads.scenario",
+    "Decoding": "heads.scenario",
+    "scenario_names": "heads.scenario",
+    # gunpowder nodes
+    "VolumeSource": "nodes.volume_source",
+    "Deform": "nodes.deform",
+    "ArrayAugment": "nodes.array_augment",
+    "Gamma": "nodes.gamma",
+    "GaussianNoise": "nodes.gaussian_noise",
+    "PoissonNoise": "nodes.poisson_noise",
+    "Blur": "nodes.blur",
+    "ScaleShift": "nodes.scale_shift",
+    "AddTargets": "nodes.add_targets",
+    "PreCache": "nodes.precache",
+    "target_keys": "nodes.add_targets",
+    "weight_keys": "nodes.add_targets",
+    # network and training
+    "UNet": "network.unet",
+    "unet": "network.unet",
+    "KerasTrain": "network.train",
+    "KerasPredict": "network.predict",
+    "TrainedModel": "network.model",
+    "TrainConfig": "training",
+    "train": "training",
+    # blockwise
+    "Task": "blockwise.task",
+    "Predict": "blockwise.predict",
+    "Segment": "blockwise.segment",
+    "Measure": "blockwise.measure",
+    "Local": "blockwise.launch",
+    "run": "blockwise.run",
+    # evaluation and report
+    "Scores": "evaluate.scores",
+    "match": "evaluate.matching",
+    "evaluate_paths": "evaluate",
+    "select": "evaluate.select",
+    "write_report": "report.html",
+    "report_folder": "report",
+    # errors
+    "NucsegError": "errors",
+    "InputError": "errors",
+    "BlocksFailed": "errors",
+}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'nucseg' has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

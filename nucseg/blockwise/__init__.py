@@ -1,0 +1,1 @@
+"""Blockwise tasks on daisy: predict, segment and measure volumes of any size."""

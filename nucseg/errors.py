@@ -1,0 +1,34 @@
+"""What nucseg raises for a user to read."""
+
+
+class NucsegError(Exception):
+    """Base of all errors raised on purpose by nucseg; its message is written for the user."""
+
+
+class InputError(NucsegError, ValueError):
+    """Input, a setting or a path that cannot be used as it is.
+
+    The message has one form everywhere: what it is about, what was expected, what was received, what to do.
+
+    Args:
+        what: The thing that is wrong, by the name the user knows it by (a path, an option, a field).
+        expected: What would have been right.
+        received: What was there instead.
+        remedy: What to do about it.
+    """
+
+    def __init__(self, what: str, *, expected: str, received: str, remedy: str) -> None:
+        self.what, self.expected, self.received, self.remedy = what, expected, received, remedy
+        super().__init__(f"{what}: expected {expected}; received {received}; {remedy}")
+
+    def __reduce__(self) -> tuple:
+        """Errors cross process borders: rebuild from the four parts, not from the joined message."""
+        return _rebuild, (type(self), self.what, self.expected, self.received, self.remedy)
+
+
+class BlocksFailed(NucsegError):
+    """A blockwise run that ended with blocks undone; names them and says where their logs are."""
+
+
+def _rebuild(kind: type[InputError], what: str, expected: str, received: str, remedy: str) -> InputError:
+    return kind(what, expected=expected, received=received, remedy=remedy)

@@ -1,0 +1,1 @@
+"""Heads: everything about one output of the network, one file each."""

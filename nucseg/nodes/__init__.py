@@ -1,0 +1,1 @@
+"""gunpowder nodes, one a file; they work in any gunpowder pipeline."""
