@@ -1,0 +1,113 @@
+"""What all verbs share: `--json`, `--debug`, the exit status, and the volume-shaped options."""
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nucseg.cli.main import one_line
+
+
+class Failed(Exception):
+    """A verb that did its work and found it wanting: its result is printed and the status is 1.
+
+    Args:
+        result: What `--json` prints.
+        message: One line for stderr.
+    """
+
+    def __init__(self, result: dict[str, Any], message: str) -> None:
+        self.result = result
+        super().__init__(message)
+
+
+def verb(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
+    """Give a function that returns a result the manners of a verb.
+
+    The function returns a dictionary; with `--json` it is printed as one JSON object on stdout, else as text:
+    the value under `text`, if there is one, or a line a key. An error becomes one line on stderr and status 1.
+    """
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+    @functools.wraps(function)
+    def command(*args: Any, as_json: bool, debug: bool, **kwargs: Any) -> None:
+        try:
+            result = function(*args, **kwargs)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Failed as failure:
+            _show(failure.result, as_json)
+            click.echo(f"nucseg: {one_line_of(str(failure))}", err=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("nucseg: interrupted; run the same command again to go on from here", err=True)
+            sys.exit(1)
+        except Exception as error:
+            if debug:
+                raise
+            click.echo(f"nucseg: {one_line(error)}", err=True)
+            sys.exit(1)
+        _show(result, as_json)
+
+    return command
+
+
+def one_line_of(text: str) -> str:
+    """Text with all its white space, line breaks too, made single blanks."""
+    return " ".join(text.split())
+
+
+def _show(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({k: v for k, v in result.items() if k != "text"}, default=_plain))
+    elif "text" in result:
+        click.echo(result["text"])
+    else:
+        for key, value in result.items():
+            click.echo(f"{key}: {json.dumps(value, default=_plain) if isinstance(value, dict | list) else value}")
+
+
+def _plain(value: Any) -> Any:
+    """Numpy scalars, tuples and paths as JSON knows them."""
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return str(value)
+
+
+def zyx(name: str, kind: type, help_text: str, required: bool = False) -> Callable:
+    """An option that takes three values in the order z y x.
+
+    Args:
+        name: The flag, such as `--block`.
+        kind: `int` for voxels, `float` for micrometres.
+        help_text: What `--help` says.
+        required: Whether it must be given.
+    """
+    return click.option(name, nargs=3, type=kind, metavar="Z Y X", default=None, required=required, help=help_text)
+
+
+def log(message: str) -> None:
+    """A line for the user while the work goes on, on stderr."""
+    click.echo(message, err=True)
+
+
+def progress_bar(description: str, unit: str) -> Callable[[int, int], None]:
+    """A callback `(done, total)` behind a progress bar with rate and time left; silent unless stderr is a terminal."""
+    from tqdm import tqdm
+
+    bar = tqdm(total=0, desc=description, unit=unit, disable=not sys.stderr.isatty(), file=sys.stderr)
+
+    def update(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+        if done >= total:
+            bar.close()
+
+    return update
