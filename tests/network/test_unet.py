@@ -1,0 +1,120 @@
+"""Shapes, parameters and translation equivariance of the network."""
+
+import numpy as np
+import pytest
+
+from nucseg.errors import InputError
+from nucseg.network.unet import UNet, unet
+
+PAPER_PARAMETERS = 17.07e6
+
+
+def test_paper_shapes_are_the_published_ones():
+    paper = unet("paper")
+    assert paper.context == 44
+    assert paper.pooling == 8
+    assert paper.output_shape((228, 228, 204)) == (140, 140, 116)
+    assert paper.output_shape((236, 236, 236)) == (148, 148, 148)
+    assert paper.training_input_shape((140, 140, 116)) == (228, 228, 204)
+    assert paper.build(6).compute_output_shape((1, 228, 228, 204, 1)) == (1, 140, 140, 116, 6)
+
+
+def test_paper_has_the_published_number_of_parameters():
+    assert unet("paper").build(6).count_params() == pytest.approx(PAPER_PARAMETERS, rel=5e-4)
+
+
+def test_small_maps_72_to_32_with_a_context_of_20():
+    small = unet("small")
+    assert (small.context, small.pooling) == (20, 4)
+    assert small.training_input_shape((32, 32, 32)) == (72, 72, 72)
+    assert small.build(6).compute_output_shape((2, 72, 72, 72, 1)) == (2, 32, 32, 32, 6)
+    # Every valid input is 44 + 4k, and gives 40 less.
+    assert [n for n in range(1, 61) if _valid(small, n)] == [44, 48, 52, 56, 60]
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+@pytest.mark.parametrize("convolutions", [1, 2, 3])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_shape_arithmetic_equals_the_model(levels, convolutions, padding):
+    network = UNet(levels=levels, convolutions=convolutions, padding=padding, feature_maps=1)
+    model = network.build(1)
+    for wanted in (1, 5, 6):
+        shape = network.input_shape((wanted, wanted + 1, wanted + 3))
+        got = model.compute_output_shape((1, *shape, 1))[1:4]
+        assert got == tuple(n - 2 * network.border for n in shape)
+        predicted = network.output_shape(shape)
+        assert all(
+            w <= p < w + network.pooling or _smallest_of_all(network, p)
+            for w, p in zip((wanted, wanted + 1, wanted + 3), predicted, strict=True)
+        )
+
+
+@pytest.mark.parametrize(
+    "network", [unet("tiny"), unet("tiny", padding="same"), UNet(levels=3, feature_maps=2)]
+)
+def test_shifting_by_the_pooling_shifts_the_output(network):
+    step, context = network.pooling, network.context
+    small = network.input_shape((step + 3,) * 3)
+    large = tuple(n + step for n in small)
+    raw = np.random.default_rng(0).random((1, *large, 1), dtype=np.float32)
+    model = network.build(2, seed=3)
+    whole = _predict(model, network, raw)
+    shifted = _predict(model, network, raw[:, step:, step:, step:])
+    np.testing.assert_allclose(shifted, whole[:, step:, step:, step:], atol=1e-5)
+    assert whole.shape[1:4] == tuple(n - 2 * context for n in large)
+    assert np.ptp(whole) > 1e-3, "a constant output would be equivariant to anything"
+
+
+def test_output_depends_on_nothing_beyond_the_context_of_same_padding():
+    network = UNet(levels=3, feature_maps=1, padding="same", convolutions=1)
+    shape = network.input_shape((4, 4, 4))
+    model = network.build(1, seed=0)
+    raw = np.random.default_rng(1).random((1, *shape, 1), dtype=np.float32)
+    inner = _predict(model, network, raw)
+    padded = np.random.default_rng(2).random(
+        (1, *(n + 2 * network.pooling for n in shape), 1), dtype=np.float32
+    )
+    padded[
+        :,
+        network.pooling : -network.pooling,
+        network.pooling : -network.pooling,
+        network.pooling : -network.pooling,
+    ] = raw
+    outer = _predict(model, network, padded)
+    p = network.pooling
+    np.testing.assert_allclose(outer[:, p:-p, p:-p, p:-p], inner, atol=1e-5)
+
+
+def test_the_seed_decides_the_weights():
+    first, again, other = (unet("tiny").build(3, seed=s).get_weights() for s in (1, 1, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_bad_shapes_and_names_are_told_with_a_remedy():
+    with pytest.raises(InputError, match=r"such as \(72, 72, 72\)"):
+        unet("small").output_shape((70, 72, 72))
+    with pytest.raises(InputError, match=r"such as \(32, 32, 32\)"):
+        unet("small").training_input_shape((30, 32, 32))
+    with pytest.raises(InputError, match="paper or small or tiny"):
+        unet("huge")
+
+
+def _valid(network: UNet, n: int) -> bool:
+    try:
+        network.output_shape((n, n, n))
+    except InputError:
+        return False
+    return True
+
+
+def _smallest_of_all(network: UNet, size: int) -> bool:
+    return size == network.output_shape(network.input_shape((1, 1, 1)))[0]
+
+
+def _predict(model, network, raw):
+    output = np.asarray(model(raw))
+    crop = network.context - network.border
+    return output[
+        :, crop : output.shape[1] - crop, crop : output.shape[2] - crop, crop : output.shape[3] - crop
+    ]
