@@ -1,0 +1,46 @@
+"""Which reader a path needs."""
+
+from pathlib import Path
+
+from nucseg.errors import InputError
+from nucseg.storage import ome
+from nucseg.storage.stacks import HDF5_SUFFIXES, TIFF_SUFFIXES, open_hdf5, open_npy, open_tiff, split_hdf5
+from nucseg.storage.stored import Stored
+
+
+def open_stored(path: str, level: int = 0) -> Stored:
+    """Open any format that nucseg reads.
+
+    Raises:
+        InputError: If there is nothing at the path or it is of another kind; the message says what is there.
+    """
+    lower = path.rstrip("/").lower()
+    if ome.is_zarr(path):
+        return ome.open_zarr(path, level)
+    if level != 0:
+        raise InputError(
+            f"{path}: level",
+            expected="0 (only OME-Zarr has levels)",
+            received=str(level),
+            remedy="leave it out",
+        )
+    if lower.endswith(TIFF_SUFFIXES):
+        return open_tiff(path)
+    if lower.endswith(".npy"):
+        return open_npy(path)
+    if split_hdf5(path):
+        return open_hdf5(path)
+    received = "another kind of file" if Path(path).is_file() else "a folder that is no zarr"
+    remedy = "convert it to one of these"
+    if not Path(path).exists():
+        received, remedy = "nothing of that name", "check the path's spelling"
+        parents = [parent for parent in Path(path).absolute().parents if parent.is_dir()]
+        if parents and ome.is_zarr(parents[0]):
+            inside = sorted(child.name for child in parents[0].iterdir() if ome.is_zarr(child))
+            received = f"nothing of that name; {parents[0].name} holds {', '.join(inside) or 'nothing'}"
+    raise InputError(
+        path,
+        expected=f"OME-Zarr, {', '.join(TIFF_SUFFIXES)}, .npy or FILE{HDF5_SUFFIXES[0]}:DATASET",
+        received=received,
+        remedy=remedy,
+    )

@@ -1,0 +1,210 @@
+"""OME-Zarr: metadata of images and labels, read in versions 0.4 and 0.5, written in 0.5.
+
+Specification: Next-generation file formats, https://ngff.openmicroscopy.org/0.5.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from yaozarrs import v05
+
+from nucseg.errors import InputError
+from nucseg.storage.stored import Float3, Stored, unit_um, unlabelled_axes
+
+_MARKS = ("zarr.json", ".zgroup", ".zarray")
+
+
+def is_zarr(path: str | Path) -> bool:
+    """Whether the folder is a zarr group or array of format 2 or 3."""
+    return any((Path(path) / mark).is_file() for mark in _MARKS)
+
+
+def open_node(path: str, mode: str = "r") -> zarr.Array | zarr.Group:
+    """Open a zarr array or group without consolidated (maybe outdated) metadata."""
+    folder = Path(path)
+    version = 3 if (folder / "zarr.json").is_file() else 2
+    array = (folder / ".zarray").is_file()
+    if version == 3:
+        node = zarr.open(path, mode=mode, zarr_format=3, use_consolidated=False)  # type: ignore[arg-type]
+        return node
+    if array:
+        return zarr.open_array(path, mode=mode, zarr_format=2)
+    return zarr.open_group(path, mode=mode, zarr_format=2, use_consolidated=False)  # type: ignore[arg-type]
+
+
+def metadata(group: zarr.Group) -> dict[str, Any]:
+    """The group's OME metadata: under `ome` in 0.5, the attributes themselves in 0.4; {} if none."""
+    attributes = dict(group.attrs)
+    ome = attributes.get("ome", attributes)
+    return ome if isinstance(ome, dict) else {}
+
+
+def label_names(path: str) -> list[str]:
+    """Names of the label images below an image: those listed, and those found."""
+    folder = Path(path) / "labels"
+    if not is_zarr(folder):
+        return []
+    listed = metadata(open_group(str(folder))).get("labels", [])
+    found = sorted(child.name for child in folder.iterdir() if is_zarr(child))
+    return [*listed, *(name for name in found if name not in listed)]
+
+
+def open_group(path: str, mode: str = "r") -> zarr.Group:
+    """Open a zarr group.
+
+    Raises:
+        InputError: If it is an array.
+    """
+    node = open_node(path, mode)
+    if not isinstance(node, zarr.Group):
+        raise InputError(
+            path, expected="a zarr group", received="a zarr array", remedy="give the group's folder"
+        )
+    return node
+
+
+def open_zarr(path: str, level: int) -> Stored:
+    """An OME-Zarr image, a label image, or a bare zarr array; an array of a known image gets its scale.
+
+    Raises:
+        InputError: If the group is no image, has no such level, or its metadata does not fit its array.
+    """
+    node = open_node(path)
+    if isinstance(node, zarr.Array):
+        parent = Path(path).absolute().parent
+        if is_zarr(parent):
+            image = open_node(str(parent))
+            multiscale = _multiscale(image) if isinstance(image, zarr.Group) else None
+            for dataset in (multiscale or {}).get("datasets", []):
+                if dataset.get("path") == Path(path).name:
+                    return _stored(path, node, path, multiscale or {}, dataset)
+        named = [str(name) for name in getattr(node.metadata, "dimension_names", None) or ()]
+        axes = "".join(named) if all(len(n) == 1 for n in named) else ""
+        return Stored(
+            path, axes or unlabelled_axes(path, node.shape), node.shape, node.dtype, None, _opener(path)
+        )
+    multiscale = _multiscale(node)
+    if multiscale is None:
+        inside = sorted(key for key, _ in node.members())
+        series = [key for key in inside if (Path(path) / key / "0").exists()]
+        hint = f"{path}/{series[0]}" if series else f"{path}/{inside[0]}" if inside else ""
+        raise InputError(
+            path,
+            expected="an OME-Zarr image (multiscales metadata) or a zarr array",
+            received=f"a zarr group holding {', '.join(inside) or 'nothing'}",
+            remedy=f"name what is wanted in it, e.g. {hint}" if hint else "write an image into it first",
+        )
+    datasets = multiscale.get("datasets", [])
+    if not 0 <= level < len(datasets):
+        raise InputError(
+            f"{path}: level",
+            expected=f"0 to {len(datasets) - 1}",
+            received=str(level),
+            remedy="choose a level that the image has",
+        )
+    where = str(Path(path) / datasets[level].get("path", str(level)))
+    if not is_zarr(where):
+        raise InputError(
+            path,
+            expected=f"the array {where} that its metadata names",
+            received="no such array",
+            remedy="the image is incomplete; copy or write it again",
+        )
+    array = open_node(where)
+    names = tuple(
+        str(channel.get("label", index))
+        for index, channel in enumerate(metadata(node).get("omero", {}).get("channels", []))
+    )
+    return _stored(path, array, where, multiscale, datasets[level], names)
+
+
+def _multiscale(group: zarr.Group) -> dict[str, Any] | None:
+    found = metadata(group).get("multiscales")
+    return found[0] if isinstance(found, list) and found else None
+
+
+def _stored(
+    path: str,
+    array: Any,
+    where: str,
+    multiscale: dict[str, Any],
+    dataset: dict[str, Any],
+    names: tuple[str, ...] = (),
+) -> Stored:
+    axes = multiscale.get("axes", [])
+    axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in axes]  # 0.3 has bare names
+    letters = "".join(str(axis.get("name", "?"))[:1].lower() for axis in axes)
+    letters = letters or unlabelled_axes(path, array.shape)
+    scales = [
+        step["scale"]
+        for step in [
+            *(dataset.get("coordinateTransformations") or []),
+            *(multiscale.get("coordinateTransformations") or []),
+        ]
+        if step.get("type") == "scale" and isinstance(step.get("scale"), list)
+    ]
+    scale = None
+    units = {axis["name"][:1].lower(): unit_um(axis.get("unit")) for axis in axes if axis.get("name")}
+    if scales and all(units.get(axis) for axis in "zyx") and all(len(s) == len(letters) for s in scales):
+        product = np.prod(np.array(scales, dtype=np.float64), axis=0)
+        scale = tuple(float(product[letters.index(axis)]) * (units[axis] or 1.0) for axis in "zyx")
+    return Stored(path, letters, array.shape, array.dtype, scale, _opener(where), names)
+
+
+def _opener(where: str) -> Any:
+    def opened() -> Any:
+        try:
+            return open_node(where, "r+")
+        except OSError:
+            return open_node(where, "r")
+
+    return opened
+
+
+def image_metadata(
+    *,
+    name: str,
+    axes: Sequence[str],
+    scale_um: Float3 | None,
+    dtype: np.dtype,
+    channel_names: Sequence[str] | None = None,
+    label: bool = False,
+    source: str | None = None,
+) -> dict[str, Any]:
+    """OME-Zarr 0.5 metadata of a single-level image (array "0"), validated by yaozarrs.
+
+    Without a voxel size the scale is 1 and the axes carry no unit, which reads back as "unknown".
+    """
+    steps = [
+        1.0 if axis == "c" else 1.0 if scale_um is None else scale_um["zyx".index(axis)] for axis in axes
+    ]
+    unit = {} if scale_um is None else {"unit": "micrometer"}
+    multiscale = {
+        "name": name,
+        "axes": [
+            {"name": "c", "type": "channel"} if axis == "c" else {"name": axis, "type": "space", **unit}
+            for axis in axes
+        ],
+        "datasets": [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": steps}]}],
+    }
+    content: dict[str, Any] = {"version": "0.5", "multiscales": [multiscale]}
+    if label:
+        content["image-label"] = {"version": "0.5", **({"source": {"image": source}} if source else {})}
+    if channel_names:
+        low, high = (
+            (0.0, 1.0) if dtype.kind in "fb" else (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max))
+        )
+        window = {"min": low, "max": high, "start": low, "end": high}
+        content["omero"] = {
+            "channels": [{"label": text, "color": "FFFFFF", "window": window} for text in channel_names]
+        }
+    model = v05.LabelImage if label else v05.Image
+    return model.model_validate(content).model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def labels_metadata(names: Sequence[str]) -> dict[str, Any]:
+    """OME-Zarr 0.5 metadata of a `labels` group that lists these label images."""
+    return v05.LabelsGroup(labels=list(names)).model_dump(mode="json", by_alias=True, exclude_none=True)
