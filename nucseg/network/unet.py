@@ -1,7 +1,8 @@
 """The 3-D U-Net: its configuration, the arithmetic of its shapes, and its Keras model.
 
-Source: the 3-D U-Net of Çiçek et al. (MICCAI 2016) as Hirsch and Kainmueller use it (MIDL 2020, section 2): valid
-padding, max-pooling by 2, nearest-neighbour up-sampling after a bias-free 1x1x1 channel mix, centre-cropped skips.
+Source: the 3-D U-Net of Çiçek et al. (MICCAI 2016) as Hirsch and Kainmueller use it (MIDL 2020, section 2):
+valid padding, max-pooling by 2, nearest-neighbour up-sampling after a bias-free 1x1x1 channel mix, centre-cropped
+skips.
 """
 
 from collections.abc import Sequence
@@ -44,9 +45,9 @@ class UNet(BaseModel):
     convolutions: int = Field(2, ge=1)
     """3x3x3 convolutions per level, on the way down and on the way up."""
     padding: Literal["valid", "same"] = "valid"
-    """`valid`: the output is smaller than the input by `context` a side, and tiles agree exactly. `same`: zeros are
-    padded in every convolution, training patches keep their shape; predictions are cropped by `context` so that
-    their tiles agree too."""
+    """`valid`: the output is smaller than the input by `context` a side, and tiles agree exactly. `same`: zeros
+    are padded in every convolution, training patches keep their shape; predictions are cropped by `context` so
+    that their tiles agree too."""
     input_channels: int = Field(1, ge=1)
     """Channels of the raw image."""
     initializer: Literal["glorot_uniform", "he_normal"] = "glorot_uniform"
@@ -90,7 +91,7 @@ class UNet(BaseModel):
 
     @property
     def border(self) -> int:
-        """Voxels a side by which a training patch's output is smaller than its input: 0 for `same` padding."""
+        """Voxels a side by which the output of a training patch is smaller than its input: 0 for `same`."""
         return self.context if self.padding == "valid" else 0
 
     def output_shape(self, input_shape: Triple) -> Shape:
@@ -132,7 +133,7 @@ class UNet(BaseModel):
         return z, y, x
 
     def build(self, channels: int, seed: int | None = None) -> "keras.Model":
-        """The Keras model: `(batch, z, y, x, input_channels)` to `(batch, z, y, x, channels)`, float32, linear.
+        """The Keras model: float32 `(batch, z, y, x, input_channels)` to linear `(batch, z, y, x, channels)`.
 
         Args:
             channels: Output channels: of all heads together.
@@ -196,7 +197,7 @@ class UNet(BaseModel):
         return keras.Model(raw, output, name="unet")
 
     def _lost(self, depth: int) -> int:
-        """Voxels a side, at this level's resolution, lost by valid convolutions from this level down and back."""
+        """Voxels of this level a side, lost by valid convolutions from this level down and back."""
         if depth == self.levels - 1:
             return self.convolutions
         return 2 * self.convolutions + 2 * self._lost(depth + 1)

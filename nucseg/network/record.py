@@ -1,0 +1,66 @@
+"""`run.json`: what a training run is, written once when it starts."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nucseg.errors import InputError
+from nucseg.heads.scenario import Scenario
+from nucseg.network.unet import UNet
+
+NAME = "run.json"
+
+
+class RunRecord(BaseModel):
+    """Everything that is needed to use a trained network, but its weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    scenario: Scenario
+    network: UNet
+    scale_um: tuple[float, float, float] | None = None
+    """Voxel size `z, y, x` of the training volumes; None when unknown."""
+    normalize: tuple[float, float] | None = (1.0, 99.8)
+    """Percentiles of a volume's intensities that are mapped to 0 and 1; None: the raw values were taken."""
+    nucleus_um: float | None = None
+    """Largest diameter of a nucleus in the training data; None when unknown."""
+    seed: int = 0
+    config: dict[str, Any] | None = None
+    """The training configuration, when there was one."""
+    versions: dict[str, str] = {}
+
+    @classmethod
+    def read(cls, run: str | Path) -> Self:
+        """The record of a run folder.
+
+        Raises:
+            InputError: Not a run folder, or its record cannot be understood.
+        """
+        path = Path(run) / NAME
+        if not path.is_file():
+            raise InputError(
+                str(run),
+                expected=f"the folder of a training run, with {NAME} in it",
+                received="a folder without it" if Path(run).is_dir() else "no such folder",
+                remedy="give the folder that `nucseg train --folder` wrote",
+            )
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(
+                str(path),
+                expected="the record of a training run",
+                received=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
+                remedy="use the version of nucseg it was written with, or train again",
+            ) from error
+
+    def write(self, run: str | Path) -> None:
+        """Write it into a run folder, atomically."""
+        path = Path(run) / NAME
+        partial = path.with_name(f".{NAME}")
+        partial.write_text(self.model_dump_json(indent=1), encoding="utf-8")
+        os.replace(partial, path)
