@@ -1,0 +1,224 @@
+"""`Head`: everything about one output of the network, in one file.
+
+A head says how many channels it needs, what they are trained on, with which loss, and how a prediction
+decodes. To add a model, write one file in this folder with one subclass, or a subclass in your own package;
+a scenario names it by `kind`: the file's name here, or `"package.module:Class"`.
+"""
+
+import re
+from importlib import import_module
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+
+from nucseg.errors import InputError, NucsegError
+
+Crop = tuple[slice, ...]
+"""Three slices z,y,x with whole, non-negative start and stop."""
+
+
+class Centers(NamedTuple):
+    """Centres of the nuclei of a label array.
+
+    Attributes:
+        ids: Labels, (n,).
+        centers: z,y,x in index coordinates of the label array, float64 (n, 3); may lie outside it.
+        known: bool (n,); False where the centre cannot be known, because the nucleus is cut by the border of
+            the array. What such a nucleus would teach gets weight 0.
+    """
+
+    ids: np.ndarray
+    centers: np.ndarray
+    known: np.ndarray
+
+
+class Head(BaseModel):
+    """One output of the network.
+
+    Subclasses set `kind` implicitly by where they are defined, give `channels` and `target_channels`, and
+    write `target` and `loss`. A main head (`is_main`) also decodes: `surface`, `seeds`, `foreground`.
+
+    Attributes:
+        loss_weight: Factor of this head's loss in the sum over the heads of a scenario.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: ClassVar[str] = ""
+    is_main: ClassVar[bool] = True
+    """Whether the head decodes to instances by itself."""
+    is_scenario: ClassVar[bool] = True
+    """Whether the head makes a scenario without any other head."""
+
+    loss_weight: float = 1.0
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        if "kind" not in cls.__dict__:
+            package, _, module = cls.__module__.rpartition(".")
+            cls.kind = module if package == __package__ else f"{cls.__module__}:{cls.__qualname__}"
+
+    @model_serializer(mode="wrap")
+    def _with_kind(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {"kind": self.kind, **handler(self)}
+
+    @property
+    def name(self) -> str:
+        """Name of the head in a scenario, and prefix of its arrays: `three_label`."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+
+    @property
+    def channels(self) -> int:
+        """Channels of the network's output."""
+        raise NotImplementedError
+
+    @property
+    def target_channels(self) -> int:
+        """Channels of the training target."""
+        return self.channels
+
+    @classmethod
+    def beside_vectors(cls) -> "Head":
+        """The head as the scenario `<name>_cpv` has it, where its loss is added to that of the vectors."""
+        return cls()
+
+    def target(
+        self,
+        labels: np.ndarray,
+        crop: Crop,
+        scale_um: tuple[float, float, float] | None,
+        centers: Centers,
+        mask: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the network should predict, and how much each voxel counts.
+
+        Args:
+            labels: Integer array (z, y, x) with a margin around the wanted part; 0 is background.
+            crop: The wanted part.
+            scale_um: Size of a voxel, None when unknown.
+            centers: Centres of the nuclei in `labels`.
+            mask: bool, `labels`' shape; False where nothing is annotated (weight 0). None: all is annotated.
+
+        Returns:
+            Target float32 (target_channels, z, y, x) and weight float32 (z, y, x), both of the crop's shape.
+        """
+        raise NotImplementedError
+
+    def loss(self, output: Any, target: Any, weight: Any) -> Any:
+        """Weighted mean loss, written with `keras.ops`.
+
+        Args:
+            output: Raw output of the network, float (batch, z, y, x, channels).
+            target: float (batch, z, y, x, target_channels).
+            weight: float (batch, z, y, x).
+
+        Returns:
+            A scalar tensor: sum(weight * loss) / sum(weight), 0 where no voxel counts.
+        """
+        raise NotImplementedError
+
+    def activation(self, output: np.ndarray) -> np.ndarray:
+        """Raw output (channels, z, y, x) to what is stored and decoded, float32 of the same shape."""
+        return output.astype(np.float32, copy=False)
+
+    @property
+    def seed_thresholds(self) -> tuple[float, ...]:
+        """Seed thresholds to choose from on validation data."""
+        raise self._no_instances()
+
+    @property
+    def foreground_thresholds(self) -> tuple[float, ...]:
+        """Foreground thresholds to choose from on validation data."""
+        raise self._no_instances()
+
+    @property
+    def default_seed_threshold(self) -> float:
+        """Seed threshold when nothing was selected."""
+        raise self._no_instances()
+
+    @property
+    def default_foreground_threshold(self) -> float:
+        """Foreground threshold when nothing was selected."""
+        raise self._no_instances()
+
+    @property
+    def default_dilate(self) -> int:
+        """Voxels to grow the instances by, because the head is trained on eroded nuclei."""
+        return 0
+
+    def surface(self, prediction: np.ndarray) -> np.ndarray:
+        """Heights for the watershed of a prediction (channels, z, y, x): float32 (z, y, x), low in nuclei."""
+        raise self._no_instances()
+
+    def seeds(self, prediction: np.ndarray, threshold: float) -> np.ndarray:
+        """Where nuclei certainly are, bool (z, y, x)."""
+        raise self._no_instances()
+
+    def foreground(self, prediction: np.ndarray, threshold: float) -> np.ndarray:
+        """Where nuclei may grow, bool (z, y, x)."""
+        raise self._no_instances()
+
+    def _no_instances(self) -> NucsegError:
+        if self.is_main:
+            return NucsegError(
+                f"{type(self).__name__} is a main head (is_main) but does not say how it decodes"
+            )
+        return InputError(
+            f"head {self.name}",
+            expected="a head that decodes to instances",
+            received="one that does not",
+            remedy="combine it with a main head such as three_label",
+        )
+
+
+def weighted_mean(loss: Any, weight: Any) -> Any:
+    """sum(weight * loss) / sum(weight) of two tensors of one shape; 0 where no voxel counts.
+
+    Voxels of weight 0 do not count even where their loss is not finite.
+    """
+    from keras import ops
+
+    weight = ops.cast(weight, loss.dtype)
+    counted = ops.where(weight > 0, loss, ops.zeros_like(loss))
+    return ops.sum(weight * counted) / ops.maximum(ops.sum(weight), 1e-12)
+
+
+def head_class(kind: str) -> type[Head]:
+    """The class that a `kind` names.
+
+    Args:
+        kind: A file of `nucseg.heads` such as `three_label`, or an import path `package.module:Class`.
+
+    Raises:
+        InputError: There is no such head.
+    """
+    module_name, _, class_name = kind.partition(":")
+    path = module_name if class_name else f"{__package__}.{module_name}"
+    try:
+        module = import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{path}.".startswith(f"{error.name}."):
+            raise  # the module is there, something that it imports is not
+        raise _unknown(kind) from None
+    found: Any
+    if class_name:
+        found = getattr(module, class_name, None)
+    else:
+        found = next((c for c in vars(module).values() if _is_head(c) and c.__module__ == path), None)
+    if found is None or not _is_head(found):
+        raise _unknown(kind)
+    return found
+
+
+def _is_head(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, Head) and value is not Head
+
+
+def _unknown(kind: str) -> InputError:
+    return InputError(
+        f"head {kind!r}",
+        expected="a file of nucseg.heads such as 'three_label', or 'package.module:Class' of a Head",
+        received="no such head",
+        remedy="check the spelling, and that the package is installed here",
+    )

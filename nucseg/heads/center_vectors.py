@@ -1,0 +1,151 @@
+"""`CenterVectors`: at each voxel of a nucleus the vector to its centre (cpv)."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from nucseg.heads.base import Centers, Crop, Head, weighted_mean
+from nucseg.instances.centroids import center_field
+from nucseg.instances.votes import smooth_votes, vote_map, votes_above
+
+
+class CenterVectors(Head):
+    """Vectors from each voxel of a nucleus to its centre of mass, z,y,x components in voxels.
+
+    Auxiliary: beside a main head it helps the training, and its votes are another source of seeds: each
+    foreground voxel adds 1 at the voxel its vector points to; seeds are where the smoothed votes exceed a
+    threshold.
+
+    Attributes:
+        scale: The network's output times this are voxels; about the mean radius of a nucleus for small
+            networks, whose main loss raw squared voxels would swamp. 1 as published.
+        background_weight: Weight of background voxels, whose target is 0. 0: the foreground alone is trained.
+        voxel_um: Size of a voxel, um, z,y,x; the squared difference of component k is multiplied by
+            (voxel_um[k] / geometric mean) ** 2, so that anisotropic voxels count by physical length. None:
+            isotropic.
+    """
+
+    is_main: ClassVar[bool] = False
+    is_scenario: ClassVar[bool] = False
+
+    scale: float = Field(1.0, gt=0)
+    background_weight: float = Field(0.0, ge=0)
+    voxel_um: tuple[float, float, float] | None = None
+
+    @property
+    def name(self) -> str:
+        """The usual short name."""
+        return "cpv"
+
+    @property
+    def channels(self) -> int:
+        """z, y and x component."""
+        return 3
+
+    def target(
+        self,
+        labels: np.ndarray,
+        crop: Crop,
+        scale_um: tuple[float, float, float] | None,
+        centers: Centers,
+        mask: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors (3, z, y, x) in voxels and weight (z, y, x) of the crop; see `Head.target`.
+
+        The weight is 0 where the centre is not known: such a voxel must not be taught a zero vector.
+        """
+        known = np.asarray(centers.known, np.bool_)
+        origin = np.array([part.start for part in crop], np.float64)
+        ids = np.asarray(centers.ids)[known]
+        places = np.asarray(centers.centers, np.float64).reshape(-1, 3)[known] - origin
+        cropped = labels[crop]
+        vectors, has_center = center_field(cropped, ids, places)
+        weight = has_center.astype(np.float32)
+        if self.background_weight:
+            weight[cropped == 0] = self.background_weight
+        if mask is not None:
+            weight[~mask[crop]] = 0
+        return vectors, weight
+
+    def loss(self, output: Any, target: Any, weight: Any) -> Any:
+        """Squared length of the difference in units of `scale` voxels."""
+        from keras import ops
+
+        factors = ops.convert_to_tensor(self.component_factors(), dtype=output.dtype)
+        difference = output - ops.cast(target, output.dtype) / self.scale
+        return weighted_mean(ops.sum(factors * ops.square(difference), axis=-1), weight)
+
+    def component_factors(self) -> np.ndarray:
+        """Factors of the three squared components, float64 (3,); 1 for cubic voxels."""
+        if self.voxel_um is None:
+            return np.ones(3)
+        um = np.array(self.voxel_um)
+        return (um / np.prod(um) ** (1 / 3)) ** 2
+
+    def activation(self, output: np.ndarray) -> np.ndarray:
+        """Vectors in voxels."""
+        return output.astype(np.float32, copy=False) * np.float32(self.scale)
+
+    @property
+    def vote_thresholds(self) -> tuple[float, ...]:
+        """Vote thresholds to choose from on validation data.
+
+        Those of nuclei whose mean radius is `scale` voxels; where the scale is 1 (as published) and says
+        nothing, of radius 5.5. Use `vote_threshold_grid` for others.
+        """
+        return vote_threshold_grid(self.scale if self.scale > 1 else 5.5)
+
+    @property
+    def default_vote_threshold(self) -> float:
+        """Vote threshold when nothing was selected: from the middle of `vote_thresholds`."""
+        return self.vote_thresholds[3]
+
+    def votes(
+        self, prediction: np.ndarray, foreground: np.ndarray, reach: float | None = None, passes: int = 2
+    ) -> np.ndarray:
+        """Smoothed votes of a prediction (3, z, y, x), int64 (z, y, x), 64 ** passes times too large.
+
+        See `nucseg.instances.votes.vote_map` and `smooth_votes` for the arguments.
+        """
+        return smooth_votes(vote_map(prediction, foreground, reach), passes)
+
+    def seeds_from_votes(
+        self,
+        prediction: np.ndarray,
+        foreground: np.ndarray,
+        threshold: float,
+        reach: float | None = None,
+        passes: int = 2,
+    ) -> np.ndarray:
+        """Where the smoothed votes exceed a threshold, bool (z, y, x).
+
+        Args:
+            prediction: Vectors in voxels, float32 (3, z, y, x).
+            foreground: The voxels that vote, bool (z, y, x).
+            threshold: Votes per voxel, after smoothing.
+            reach: Longest vector that votes, voxels; None: any.
+            passes: Binomial smoothing passes; 2 are a standard deviation of 1 voxel.
+        """
+        return votes_above(self.votes(prediction, foreground, reach, passes), threshold, passes)
+
+
+def vote_threshold_grid(radius: float, passes: int = 2) -> tuple[float, ...]:
+    """Vote thresholds to choose from, for nuclei of a given mean radius.
+
+    If all voxels of a nucleus voted for one voxel, the smoothed peak would be `peak`, their number times the
+    centre weight of the binomial kernel. Real votes scatter, so the useful thresholds are fractions of it.
+
+    Args:
+        radius: Mean radius of a nucleus, voxels.
+        passes: Binomial smoothing passes.
+
+    Returns:
+        Eight thresholds, ascending, at least 0.5 votes each.
+    """
+    kernel = np.array([1.0])
+    for _ in range(passes):
+        kernel = np.convolve(kernel, [0.25, 0.5, 0.25])
+    peak = 4 / 3 * np.pi * radius**3 * kernel.max() ** 3
+    fractions = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)
+    return tuple(max(0.5, float(f"{fraction * peak:.2g}")) for fraction in fractions)

@@ -1,0 +1,344 @@
+"""`Scenario`: the heads that one network carries, joined for training and decoding."""
+
+import json
+from collections.abc import Iterable
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, Literal, Self
+
+import numpy as np
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+import nucseg.heads
+from nucseg.errors import InputError
+from nucseg.heads.base import Head, head_class
+from nucseg.heads.center_vectors import CenterVectors
+
+
+class Decoding(BaseModel):
+    """How a prediction becomes surface, seeds and foreground, and what is done with the instances.
+
+    Attributes:
+        seeds: `main`: from the main head. `votes`: from the votes of the center vectors.
+        seed_threshold: Of the main head's seeds, or votes per voxel.
+        foreground_threshold: Of the main head's foreground.
+        vote_passes: Binomial smoothing passes of the vote map; 2 are a standard deviation of 1 voxel.
+        reach: Longest vector that votes, voxels: about the largest diameter of a nucleus. Needed for votes.
+        dilate: Voxels to grow the instances by, without overwriting.
+        min_size: Instances of fewer voxels are dropped.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seeds: Literal["main", "votes"] = "main"
+    seed_threshold: float
+    foreground_threshold: float
+    vote_passes: int = Field(2, ge=0, le=6)
+    reach: int = Field(0, ge=0)
+    dilate: int = Field(0, ge=0)
+    min_size: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _votes_have_reach(self) -> Self:
+        if self.seeds == "votes" and self.reach == 0:
+            raise ValueError("seeds from votes need a reach: the largest diameter of a nucleus, in voxels")
+        return self
+
+
+class Scenario(BaseModel):
+    """The heads of one network, in the order of its output channels.
+
+    >>> Scenario.named("three_label_cpv").channels
+    6
+
+    Attributes:
+        heads: At least one head; names are unique; at most one main head.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    heads: tuple[SerializeAsAny[Head], ...] = Field(min_length=1)
+
+    def __init__(self, heads: Iterable[Head | dict[str, Any]] = (), **fields: Any) -> None:
+        super().__init__(heads=heads, **fields)
+
+    @field_validator("heads", mode="before")
+    @classmethod
+    def _build(cls, heads: Any) -> Any:
+        if isinstance(heads, (str, bytes, dict)) or not isinstance(heads, Iterable):
+            raise ValueError("expected a list of heads")
+        return tuple(_head(head) for head in heads)
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        names = [head.name for head in self.heads]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two heads of one name: {', '.join(names)}")
+        if sum(head.is_main for head in self.heads) > 1:
+            raise ValueError(f"more than one main head: {', '.join(names)}")
+        return self
+
+    @classmethod
+    def named(cls, name: str) -> "Scenario":
+        """A ready-made scenario, such as `three_label` or `three_label_cpv`.
+
+        Raises:
+            InputError: There is none of that name.
+        """
+        known = _named()
+        if name not in known:
+            raise InputError(
+                f"scenario {name!r}",
+                expected=f"one of {', '.join(known)}",
+                received="an unknown name",
+                remedy="check the spelling, or give a list of heads",
+            )
+        return cls(known[name])
+
+    @property
+    def name(self) -> str:
+        """Names of the heads, joined: `three_label_cpv`."""
+        return "_".join(head.name for head in self.heads)
+
+    @property
+    def channels(self) -> int:
+        """Output channels of the network, all heads together."""
+        return sum(head.channels for head in self.heads)
+
+    def slices(self) -> dict[str, slice]:
+        """Channels of each head in the network's output and in a prediction."""
+        return _slices({head.name: head.channels for head in self.heads})
+
+    @property
+    def main(self) -> Head:
+        """The head that decodes to instances.
+
+        Raises:
+            InputError: There is none.
+        """
+        for head in self.heads:
+            if head.is_main:
+                return head
+        raise InputError(
+            f"scenario {self.name}",
+            expected="a head that decodes to instances",
+            received="none",
+            remedy="add a main head such as three_label",
+        )
+
+    @property
+    def auxiliary(self) -> CenterVectors | None:
+        """The center vectors, if there are any."""
+        return next((head for head in self.heads if isinstance(head, CenterVectors)), None)
+
+    def pack(self, targets: dict[str, np.ndarray], weights: dict[str, np.ndarray]) -> np.ndarray:
+        """Targets and weights of all heads in one array, what `loss` takes as `y_true`.
+
+        Args:
+            targets: For each head's name, (batch, target_channels, z, y, x).
+            weights: For each head's name, (batch, z, y, x).
+
+        Returns:
+            float32 (batch, z, y, x, n): for each head its target channels, then its weight.
+
+        Raises:
+            InputError: A head is missing, or a shape does not fit.
+        """
+        parts: list[np.ndarray] = []
+        for head in self.heads:
+            if head.name not in targets or head.name not in weights:
+                raise InputError(
+                    f"targets of {self.name}",
+                    expected=f"a target and a weight for {head.name}",
+                    received=f"targets {sorted(targets)}, weights {sorted(weights)}",
+                    remedy="add the arrays of all heads to the batch",
+                )
+            target, weight = np.asarray(targets[head.name]), np.asarray(weights[head.name])
+            if target.ndim != 5 or target.shape != (weight.shape[0], head.target_channels, *weight.shape[1:]):
+                raise InputError(
+                    f"target of {head.name}",
+                    expected=f"(batch, {head.target_channels}, z, y, x) with a weight (batch, z, y, x)",
+                    received=f"{target.shape} and {weight.shape}",
+                    remedy="stack the batch along a first axis (gp.Stack)",
+                )
+            parts += [np.moveaxis(target, 1, -1), weight[..., None]]
+        return np.concatenate(parts, axis=-1, dtype=np.float32)
+
+    def head_losses(self, y_true: Any, y_pred: Any) -> dict[str, Any]:
+        """Loss of each head, before its `loss_weight`.
+
+        Args:
+            y_true: What `pack` returned, (batch, z, y, x, n).
+            y_pred: Raw output of the network, (batch, z, y, x, channels).
+
+        Returns:
+            For each head's name a scalar tensor.
+        """
+        packed = _slices({head.name: head.target_channels + 1 for head in self.heads})
+        outputs = self.slices()
+        losses = {}
+        for head in self.heads:
+            part = y_true[..., packed[head.name]]
+            target, weight = part[..., : head.target_channels], part[..., head.target_channels]
+            losses[head.name] = head.loss(y_pred[..., outputs[head.name]], target, weight)
+        return losses
+
+    def loss(self, y_true: Any, y_pred: Any) -> Any:
+        """Sum over the heads of `loss_weight` times loss: a loss function for Keras; see `head_losses`."""
+        losses = self.head_losses(y_true, y_pred)
+        return sum(head.loss_weight * losses[head.name] for head in self.heads)
+
+    def activation(self, output: np.ndarray) -> np.ndarray:
+        """Raw output (channels, z, y, x) to a prediction, float32 of the same shape.
+
+        Raises:
+            InputError: Not as many channels as the heads have.
+        """
+        self._check_channels(output)
+        slices = self.slices()
+        parts = [head.activation(output[slices[head.name]]) for head in self.heads]
+        return np.concatenate(parts, axis=0, dtype=np.float32)
+
+    def context(self, decoding: Decoding) -> int:
+        """Voxels around a region that its seeds depend on: `decode` is exact that far inside its input."""
+        return decoding.reach + decoding.vote_passes if decoding.seeds == "votes" else 0
+
+    def decode(self, prediction: np.ndarray, decoding: Decoding) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Surface, seeds and foreground for the watershed.
+
+        Args:
+            prediction: What `activation` returned, (channels, z, y, x).
+            decoding: How to decode.
+
+        Returns:
+            Surface float32, seed mask bool, foreground bool, all (z, y, x). Seeds are foreground.
+
+        Raises:
+            InputError: Wrong channels; votes are asked for without center vectors; there is no main head.
+        """
+        self._check_channels(prediction)
+        main, slices = self.main, self.slices()
+        own = prediction[slices[main.name]]
+        foreground = main.foreground(own, decoding.foreground_threshold)
+        if decoding.seeds == "votes":
+            vectors = self.auxiliary
+            if vectors is None:
+                raise InputError(
+                    f"decoding of {self.name}",
+                    expected="center vectors (cpv) for seeds from votes",
+                    received="none",
+                    remedy="decode with seeds='main', or train a scenario such as three_label_cpv",
+                )
+            seeds = vectors.seeds_from_votes(
+                prediction[slices[vectors.name]],
+                foreground,
+                decoding.seed_threshold,
+                reach=decoding.reach,
+                passes=decoding.vote_passes,
+            )
+        else:
+            seeds = main.seeds(own, decoding.seed_threshold)
+        return main.surface(own), seeds & foreground, foreground
+
+    def default_decoding(self) -> Decoding:
+        """The decoding when nothing was selected: seeds of the main head at its default thresholds."""
+        return Decoding(
+            seed_threshold=self.main.default_seed_threshold,
+            foreground_threshold=self.main.default_foreground_threshold,
+            dilate=self.main.default_dilate,
+        )
+
+    def decodings(self, reach: int | None = None) -> list[Decoding]:
+        """The grid to select from on validation data: thresholds of the main head's seeds and of the votes.
+
+        Args:
+            reach: Longest vector that votes, voxels. None, or no center vectors: no votes.
+        """
+        main = self.main
+        ways: list[dict[str, Any]] = [{"seed_threshold": seed} for seed in main.seed_thresholds]
+        if reach is not None and self.auxiliary is not None:
+            for seed in self.auxiliary.vote_thresholds:
+                ways.append({"seeds": "votes", "seed_threshold": seed, "reach": reach})
+        return [
+            Decoding(foreground_threshold=foreground, dilate=main.default_dilate, **way)
+            for way in ways
+            for foreground in main.foreground_thresholds
+        ]
+
+    def to_json(self) -> str:
+        """JSON that `from_json` reads; each head carries its kind."""
+        return self.model_dump_json()
+
+    @classmethod
+    def from_json(cls, text: str) -> "Scenario":
+        """The scenario that `to_json` wrote.
+
+        Raises:
+            InputError: An unknown kind of head, a misspelt field or a wrong value.
+        """
+        try:
+            return cls.model_validate(json.loads(text))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(
+                f"scenario, {'.'.join(str(part) for part in first['loc'])}",
+                expected="heads with a known kind and known fields",
+                received=first["msg"].removeprefix("Value error, "),
+                remedy="correct the configuration",
+            ) from None
+
+    def _check_channels(self, array: np.ndarray) -> None:
+        if array.ndim != 4 or array.shape[0] != self.channels:
+            raise InputError(
+                f"prediction of {self.name}",
+                expected=f"({self.channels}, z, y, x), channels first",
+                received=f"{array.shape}",
+                remedy="name the scenario that the prediction was made with",
+            )
+
+
+def scenario_names() -> list[str]:
+    """Names that `Scenario.named` knows."""
+    return list(_named())
+
+
+def _named() -> dict[str, tuple[Head, ...]]:
+    """Ready-made scenarios: each head of this package that can stand alone, and main heads beside vectors."""
+    scenarios: dict[str, tuple[Head, ...]] = {}
+    for module in sorted(info.name for info in iter_modules(nucseg.heads.__path__)):
+        classes = vars(import_module(f"nucseg.heads.{module}")).values()
+        if not any(isinstance(c, type) and issubclass(c, Head) and c.kind == module for c in classes):
+            continue
+        head = head_class(module)()
+        if head.is_scenario:
+            scenarios[head.name] = (head,)
+            if head.is_main:
+                scenarios[f"{head.name}_cpv"] = (head.beside_vectors(), CenterVectors())
+    return scenarios
+
+
+def _slices(channels: dict[str, int]) -> dict[str, slice]:
+    slices, begin = {}, 0
+    for name, count in channels.items():
+        slices[name] = slice(begin, begin + count)
+        begin += count
+    return slices
+
+
+def _head(value: Any) -> Head:
+    if isinstance(value, Head):
+        return value
+    if isinstance(value, str):
+        value = {"kind": value}
+    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+        raise ValueError("each head needs a kind, such as kind = 'three_label'")
+    fields = {name: field for name, field in value.items() if name != "kind"}
+    return head_class(value["kind"]).model_validate(fields)
