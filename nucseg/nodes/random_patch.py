@@ -1,0 +1,132 @@
+"""Choose where in a volume the next training patch lies."""
+
+from typing import Any
+
+import gunpowder as gp
+import numpy as np
+
+from nucseg.errors import InputError
+
+
+class RandomPatch(gp.BatchFilter):
+    """Move each request to a random place such that its output patch lies inside the volume.
+
+    The output patch is the box of shape `patch` in the middle of the request, what a valid network predicts.
+    Its place is drawn uniformly among all that fit. What the request wants around it (the network's context,
+    the margin of the labels, the reach of a rotation) may leave the volume and is zero there: background in
+    labels, the low end of the normalised intensities in raw.
+
+    `gp.RandomLocation` asks that whole requests lie inside what is provided, which keeps patches away from the
+    volume's border or, behind a `gp.Pad`, lets them fall outside. It stays usable: all nodes of nucseg are
+    plain gunpowder nodes.
+
+    Args:
+        patch: Shape of the output patch, voxels.
+        labels: With `min_foreground`, the labels that are looked at.
+        min_foreground: Fraction of the output patch that must carry a label, 0 to 1; places with less are
+            drawn again. A third of all places in a volume may hold no nucleus at all.
+        tries: How often a place is drawn before the request fails.
+
+    Raises:
+        InputError: The patch does not fit in the volume, or no place with enough foreground was found.
+    """
+
+    def __init__(
+        self,
+        patch: tuple[int, int, int],
+        *,
+        labels: gp.ArrayKey | None = None,
+        min_foreground: float = 0.0,
+        tries: int = 100,
+    ) -> None:
+        if min_foreground > 0 and labels is None:
+            raise InputError(
+                "RandomPatch(min_foreground)",
+                expected="the key of the labels that tell foreground",
+                received="no labels",
+                remedy="pass labels=LABELS too",
+            )
+        self.patch = gp.Coordinate(patch)
+        self.labels = labels
+        self.min_foreground = min_foreground
+        self.tries = tries
+
+    def setup(self) -> None:
+        """Take off the bounds: any request can be served."""
+        rois = [spec.roi for spec in self.spec.array_specs.values() if spec.roi is not None]
+        if not rois or any(roi != rois[0] or roi.unbounded for roi in rois):
+            raise InputError(
+                "RandomPatch",
+                expected="arrays of one bounded volume upstream",
+                received=f"rois {', '.join(map(str, rois))}",
+                remedy="put it directly after the source",
+            )
+        self.volume = rois[0].copy()
+        for size, extent in zip(self.patch, self.volume.shape, strict=True):
+            if size > extent:
+                raise InputError(
+                    "RandomPatch(patch)",
+                    expected=f"at most the volume's shape {tuple(self.volume.shape)}",
+                    received=f"{tuple(self.patch)}",
+                    remedy="take a smaller output patch",
+                )
+        for key, spec in list(self.spec.array_specs.items()):
+            if spec.roi is not None:
+                unbounded = spec.copy()
+                unbounded.roi.shape = gp.Coordinate((None,) * unbounded.roi.dims)
+                self.updates(key, unbounded)
+
+    def provide(self, request: gp.BatchRequest) -> gp.Batch:
+        """Draw a place, read what of the request is inside the volume, fill the rest with zeros."""
+        rng = np.random.default_rng(request.random_seed)
+        total = request.get_total_roi()
+        patch = gp.Roi(total.begin + (total.shape - self.patch) / 2, self.patch)
+        shift = self._draw(rng, patch, request)
+        wanted = {
+            key: spec.roi.shift(shift) for key, spec in request.array_specs.items() if spec.roi is not None
+        }
+        upstream = request.copy()
+        for key, roi in wanted.items():
+            inside = roi.intersect(self.volume)
+            upstream[key].roi = inside if not inside.empty else gp.Roi(self.volume.begin, (1, 1, 1))
+        batch = self.get_upstream_provider().request_batch(upstream)
+        for key, roi in wanted.items():
+            batch.arrays[key] = _padded(batch[key], roi, request[key].roi)
+        return batch
+
+    def _draw(self, rng: np.random.Generator, patch: Any, request: gp.BatchRequest) -> gp.Coordinate:
+        room = self.volume.shape - self.patch
+        for _ in range(self.tries):
+            place = self.volume.begin + gp.Coordinate(rng.integers(0, np.array(room) + 1))
+            if self.min_foreground <= 0 or self._foreground(place, request) >= self.min_foreground:
+                return place - patch.begin
+        raise InputError(
+            "RandomPatch(min_foreground)",
+            expected=f"places with {self.min_foreground:.1%} foreground",
+            received=f"none in {self.tries} tries",
+            remedy="lower min_foreground, or check the labels",
+        )
+
+    def _foreground(self, place: gp.Coordinate, request: gp.BatchRequest) -> float:
+        look = gp.BatchRequest(random_seed=request.random_seed)
+        look[self.labels] = gp.ArraySpec(roi=gp.Roi(place, self.patch))
+        return float(np.mean(self.get_upstream_provider().request_batch(look)[self.labels].data != 0))
+
+
+def _padded(array: gp.Array, roi: gp.Roi, as_roi: gp.Roi) -> gp.Array:
+    """The array over `roi`, zero where it has no data, announced as `as_roi`."""
+    spec = array.spec.copy()
+    spec.roi = as_roi.copy()
+    if array.spec.roi == roi:
+        return gp.Array(array.data, spec, array.attrs)
+    shape = tuple(roi.shape)
+    data = np.zeros((*array.data.shape[:-3], *shape), array.data.dtype)
+    begin = np.maximum(array.spec.roi.begin, roi.begin)
+    end = np.minimum(array.spec.roi.end, roi.end)
+    if np.all(end > begin):
+        target = tuple(slice(b, e) for b, e in zip(begin - roi.begin, end - roi.begin, strict=True))
+        source = tuple(
+            slice(b, e) for b, e in zip(begin - array.spec.roi.begin, end - array.spec.roi.begin, strict=True)
+        )
+        data[(..., *target)] = array.data[(..., *source)]
+    return gp.Array(data, spec, array.attrs)
