@@ -1,0 +1,83 @@
+"""A digest of a label array's values that blocks can compute apart and add up.
+
+The digest of a block is a sum, over its labelled voxels, of a hash of (linear index in the whole volume,
+label). So it does not depend on the block's shape, and the sum over blocks that tile the volume does not
+depend on their order or number. It is a checksum against damage and mistakes, not against an adversary.
+"""
+
+from collections.abc import Iterable
+from hashlib import sha256
+
+import numpy as np
+from numba import njit
+
+from nucseg.instances.centroids import label_array
+
+_LANE = 2**64
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, odd
+
+
+def block_digest(labels: np.ndarray, begin: tuple[int, int, int], volume_shape: tuple[int, int, int]) -> int:
+    """Digest of one block.
+
+    Args:
+        labels: Integer array (z, y, x); the type does not matter, the values do.
+        begin: Where the block begins in the whole volume, voxels z,y,x.
+        volume_shape: Shape of the whole volume, voxels z,y,x.
+
+    Returns:
+        Two independent 64-bit sums in one integer below 2 ** 128; 0 for a block without labels.
+
+    Raises:
+        InputError: `labels` is not a three-dimensional integer array.
+    """
+    high, low = _sums(label_array(labels), np.array(begin, np.int64), np.array(volume_shape, np.int64))
+    return int(high) * _LANE + int(low)
+
+
+def combine(digests: Iterable[int], volume_shape: tuple[int, int, int]) -> str:
+    """Digest of a whole volume from those of the blocks that tile it.
+
+    Args:
+        digests: What `block_digest` returned for each block, in any order.
+        volume_shape: Shape of the whole volume, voxels z,y,x.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    high = low = 0
+    for digest in digests:
+        high = (high + digest // _LANE) % _LANE
+        low = (low + digest % _LANE) % _LANE
+    shape = "x".join(str(int(n)) for n in volume_shape)
+    return sha256(f"{shape}:{high:016x}{low:016x}".encode()).hexdigest()[:32]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _mix(value: np.uint64) -> np.uint64:
+    """Finalizer of SplitMix64 (Steele, Lea and Flood, 2014): a bijection that scatters all bits."""
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+@njit(cache=True, nogil=True)
+def _sums(labels: np.ndarray, begin: np.ndarray, volume_shape: np.ndarray) -> tuple[np.uint64, np.uint64]:
+    depth, height, width = labels.shape
+    high = low = np.uint64(0)
+    for z in range(depth):
+        for y in range(height):
+            first = ((begin[0] + z) * volume_shape[1] + begin[1] + y) * volume_shape[2] + begin[2]
+            last_label = np.uint64(0)
+            salt = np.uint64(0)
+            for x in range(width):
+                label = np.uint64(labels[z, y, x])
+                if label == 0:
+                    continue
+                if label != last_label:
+                    last_label = label
+                    salt = _mix(label + _GOLDEN)
+                one = _mix((np.uint64(first + x) * _GOLDEN) ^ salt)
+                low += one
+                high += _mix(one + _GOLDEN)
+    return high, low
