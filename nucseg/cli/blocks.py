@@ -1,0 +1,110 @@
+"""Verbs that work block by block: run, predict, segment, measure, worker."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from nucseg.cli.verb import log, verb, zyx
+
+
+def block_options(function: Callable) -> Callable:
+    """`--block`, `--launcher` and `--overwrite`, the same for every blockwise verb."""
+    function = click.option(
+        "--overwrite", is_flag=True, help="Start afresh where OUT holds a run with other settings."
+    )(function)
+    function = click.option(
+        "--launcher", default="local:1", show_default=True, help="Where workers run: local:N (N workers here)."
+    )(function)
+    return zyx("--block", int, "Block (and shard) size in voxels.")(function)
+
+
+def segment_options(function: Callable) -> Callable:
+    """The decoding options of `segment` and `run`."""
+    for option in (
+        click.option("--min-size", type=click.IntRange(min=0), help="Drop instances below N voxels."),
+        click.option("--dilate", type=click.IntRange(min=0), help="Grow instances by N voxels, into background only."),
+        click.option("--max-halo", type=click.IntRange(min=1), default=128, show_default=True, help="Largest halo."),
+        click.option("--foreground-threshold", type=float, help="Foreground threshold of the main head."),
+        click.option("--seed-threshold", type=float, help="Seed threshold (votes: votes a voxel)."),
+        click.option("--seeds", type=click.Choice(["main", "votes"]), help="Where seeds come from."),
+        click.option("--nucleus-um", type=float, metavar="D", help="Largest nucleus diameter in micrometres."),
+    ):
+        function = option(function)
+    return function
+
+
+@click.command()
+@click.argument("volume")
+@click.argument("out")
+@click.option("--model", required=True, metavar="RUN", help="A training run's folder.")
+@block_options
+@segment_options
+@verb
+def run(volume: str, out: str, model: str, launcher: str, **options: Any) -> dict[str, Any]:
+    """Predict, segment and measure VOLUME into OUT; the same command again goes on where it stopped."""
+    from nucseg.blockwise.launch import parse_launcher
+    from nucseg.blockwise.run import run as run_volume
+
+    result = run_volume(volume, out, model=model, launcher=parse_launcher(launcher), log=log, **options)
+    return result.to_json()
+
+
+@click.command()
+@click.argument("volume")
+@click.argument("out")
+@click.option("--model", required=True, metavar="RUN", help="A training run's folder.")
+@click.option("--checkpoint", type=int, help="Iteration of the checkpoint [default: the selected, else the last].")
+@block_options
+@verb
+def predict(
+    volume: str, out: str, model: str, checkpoint: int | None, block: Any, launcher: str, overwrite: bool
+) -> dict[str, Any]:
+    """Predict VOLUME block by block into OUT/prediction."""
+    from nucseg.blockwise.launch import parse_launcher
+    from nucseg.blockwise.predict import Predict
+
+    task = Predict(volume=volume, out=out, model=model, checkpoint=checkpoint, block=block)
+    return task.blockwise(parse_launcher(launcher), overwrite=overwrite, log=log)
+
+
+@click.command()
+@click.argument("prediction")
+@click.argument("out")
+@click.option("--head", help="The scenario that PREDICTION's channels follow [default: the one OUT was predicted with].")
+@click.option("--whole", is_flag=True, help="The whole volume at once, in memory.")
+@click.option("--engine", type=click.Choice(["flood", "mahotas"]), default="flood", show_default=True)
+@block_options
+@segment_options
+@verb
+def segment(prediction: str, out: str, **options: Any) -> dict[str, Any]:
+    """Segment PREDICTION (channel first, after the activation) into OUT/labels/nuclei."""
+    from nucseg.blockwise.launch import parse_launcher
+    from nucseg.blockwise.segment import segment as segment_prediction
+
+    options["launcher"] = parse_launcher(options["launcher"])
+    return segment_prediction(prediction, out, log=log, **options).to_json()
+
+
+@click.command()
+@click.argument("volume")
+@click.argument("out")
+@block_options
+@verb
+def measure(volume: str, out: str, block: Any, launcher: str, overwrite: bool) -> dict[str, Any]:
+    """Measure each nucleus of OUT/labels/nuclei on VOLUME into OUT/tables/nuclei.csv and .parquet."""
+    from nucseg.blockwise.launch import parse_launcher
+    from nucseg.blockwise.measure import Measure
+
+    task = Measure(volume=volume, out=out, block=block)
+    return task.blockwise(parse_launcher(launcher), overwrite=overwrite, log=log)
+
+
+@click.command()
+@click.argument("job", metavar="JOB.json")
+@verb
+def worker(job: str) -> dict[str, Any]:
+    """Run the job file JOB.json; what a launcher starts on a cluster node."""
+    from nucseg.blockwise.worker import run_job
+
+    return run_job(job)

@@ -1,0 +1,40 @@
+"""Verbs about results: evaluate, report, demo."""
+
+from typing import Any
+
+import click
+
+from nucseg.cli.verb import log, verb
+
+
+@click.command()
+@click.argument("predicted")
+@click.argument("truth")
+@click.option("--min-size", type=click.IntRange(min=0), default=0, help="Leave out objects below N voxels.")
+@verb
+def evaluate(predicted: str, truth: str, min_size: int) -> dict[str, Any]:
+    """Score PREDICTED (labels, or a table of points) against the labels TRUTH."""
+    from nucseg.evaluate import evaluate_paths
+
+    return evaluate_paths(predicted, truth, min_size=min_size).to_json()
+
+
+@click.command()
+@click.argument("folder", metavar="DIR")
+@verb
+def report(folder: str) -> dict[str, Any]:
+    """Write one self-contained HTML page about DIR: a demo, a training run, or the OUT of a run."""
+    from nucseg.report import report_folder
+
+    return {"path": str(report_folder(folder).resolve())}
+
+
+@click.command()
+@click.option("--folder", default="nucseg-demo", show_default=True, metavar="DIR", help="Where everything goes.")
+@click.option("--quick", is_flag=True, help="Seconds of training: shows the way, not the quality.")
+@verb
+def demo(folder: str, quick: bool) -> dict[str, Any]:
+    """Synthetic worms: train 3-label+cpv, select, predict and segment blockwise, evaluate, report."""
+    from nucseg.demo import run_demo
+
+    return run_demo(folder, quick=quick, log=log)
