@@ -1,4 +1,4 @@
-"""Deform raw and labels together: rotation, elastic deformation, mirroring, transposition in one resampling."""
+"""Deform raw and labels together: rotate, warp, mirror and transpose in one resampling."""
 
 import math
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ Patch = dict[gp.ArrayKey, gp.Array]
 class Deform(gp.BatchFilter):
     """Rotate, deform, mirror and transpose all arrays of a request by one random transformation.
 
-    Raw is resampled trilinearly, labels by the nearest voxel, each once. Targets are computed after it, from the
-    deformed labels. Rotation and elastic deformation happen in um: a sphere stays a sphere whatever the voxel
-    size. All rois of a request share the transformation; what it wants upstream is a box around the request's
-    middle, as large as needed. Outside of what is provided upstream, raw and labels are 0.
+    Raw is resampled trilinearly, labels by the nearest voxel, each once. Targets are computed after it, from
+    the deformed labels. Rotation and elastic deformation happen in um: a sphere stays a sphere whatever the
+    voxel size. All rois of a request share the transformation; what it wants upstream is a box around the
+    request's middle, as large as needed. Outside of what is provided upstream, raw and labels are 0.
 
     With `reuse=k` one deformed patch serves k consecutive batches, each with its own mirroring and
     transposition: deforming is the dearest step and 48 orientations of a patch differ. Batches `g * k` to
@@ -133,7 +133,7 @@ class Deform(gp.BatchFilter):
                 batch[key] = array
         for key, roi in rois.items():
             box = mirrors[0].box(roi) - patch[key].spec.roi.begin
-            data = patch[key].data[(..., *box.to_slices())]
+            data = patch[key].data[..., *box.to_slices()]
             spec = patch[key].spec.copy()
             spec.roi = roi
             batch[key] = gp.Array(_own(mirrors[0].view(data)), spec, dict(patch[key].attrs))

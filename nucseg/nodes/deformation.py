@@ -4,9 +4,9 @@ A voxel `v` of the patch shows what lies at
 
     source(v) = center + matrix @ (v - center) + displacement(v)
 
-where `displacement` is interpolated between control points. It is evaluated while resampling, line by line: no
-field of the patch's size is ever stored. Positions are index coordinates in voxels: integers are the middles of
-voxels.
+where `displacement` is interpolated between control points. It is evaluated while resampling, line by line:
+no field of the patch's size is ever stored. Positions are index coordinates in voxels: integers are the
+middles of voxels.
 """
 
 import math
@@ -137,7 +137,7 @@ def _line(
     plane: np.ndarray, first: int, weights: np.ndarray, ix: np.ndarray, wx: np.ndarray, line: np.ndarray,
     move: np.ndarray,
 ) -> None:  # fmt: skip
-    """Displacements of one line of voxels into `move` (3, nx); `line` (3, number of control points) is scratch."""
+    """Displacements of a line of voxels into `move` (3, nx); `line` (3, control points) is scratch."""
     for k in range(3):
         for c in range(plane.shape[1]):
             total = 0.0
@@ -225,9 +225,9 @@ def _nearest(
             y0 = start[1] + matrix[1, 0] * z + matrix[1, 1] * y + 0.5
             x0 = start[2] + matrix[2, 0] * z + matrix[2, 1] * y + 0.5
             for x in range(out.shape[3]):
-                sz = int(math.floor(z0 + matrix[0, 2] * x + move[0, x]))
-                sy = int(math.floor(y0 + matrix[1, 2] * x + move[1, x]))
-                sx = int(math.floor(x0 + matrix[2, 2] * x + move[2, x]))
+                sz = math.floor(z0 + matrix[0, 2] * x + move[0, x])
+                sy = math.floor(y0 + matrix[1, 2] * x + move[1, x])
+                sx = math.floor(x0 + matrix[2, 2] * x + move[2, x])
                 inside = 0 <= sz < nz and 0 <= sy < ny and 0 <= sx < nx
                 for channel in range(out.shape[0]):
                     if inside:

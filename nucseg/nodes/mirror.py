@@ -11,9 +11,9 @@ import numpy as np
 class Mirror:
     """A map of the voxel grid onto itself: mirror some axes of a box, then transpose.
 
-    Voxel `x` of the augmented patch shows voxel `apply(x)`. Mirroring maps the box onto itself (in index
-    coordinates `begin + end - 1 - x`); transposing keeps the offset from the box's middle voxel, so that a box
-    with equal sides maps onto itself too.
+    Mirroring maps the box onto itself (in index
+    coordinates `begin + end - 1 - x`); transposing keeps the offset from the box's middle voxel, so that a
+    box with equal sides maps onto itself too.
 
     Args:
         begin: First voxel of the box that is mirrored, the union of all that is requested.
@@ -40,7 +40,8 @@ class Mirror:
         inverse = np.argsort(self.order)
         # Axis b of the patch is axis inverse[b] of the source.
         moved = data.transpose(*range(lead), *(lead + inverse))
-        return moved[(..., *(slice(None, None, -1 if flip else 1) for flip in self.flip))]
+        z, y, x = (slice(None, None, -1 if flip else 1) for flip in self.flip)
+        return moved[..., z, y, x]
 
     def _map(self, voxel: tuple[int, ...]) -> tuple[int, ...]:
         mirrored = [
@@ -53,13 +54,15 @@ class Mirror:
 
 def all_flips(mirror: bool) -> list[tuple[bool, bool, bool]]:
     """The 8 ways to mirror, or only the one that does not."""
-    return list(product((False, True), repeat=3)) if mirror else [(False, False, False)]
+    if not mirror:
+        return [(False, False, False)]
+    return [(z, y, x) for z, y, x in product((False, True), repeat=3)]
 
 
 def all_orders(axes: list[set[int]]) -> list[tuple[int, int, int]]:
     """The transpositions that keep each axis within its set of exchangeable axes."""
     return [
-        order
-        for order in permutations(range(3))
-        if all(any({a, o} <= group for group in axes) for a, o in enumerate(order))
+        (z, y, x)
+        for z, y, x in permutations(range(3))
+        if all(any({a, o} <= group for group in axes) for a, o in enumerate((z, y, x)))
     ]

@@ -1,5 +1,6 @@
 """Prepare training batches in parallel processes, in a fixed order."""
 
+import contextlib
 import math
 import multiprocessing
 import queue
@@ -23,13 +24,13 @@ class WorkerFailed(NucsegError):
 class PreCache(gp.BatchFilter):
     """Serve a reproducible stream of batches, prepared ahead by worker processes.
 
-    Batch `i` depends on `seed` and `i` only: not on the number of workers, nor on whether the run began at 0 or
-    was resumed at `start`. The random seed of a request from downstream is replaced.
+    Batch `i` depends on `seed` and `i` only: not on the number of workers, nor on whether the run began at 0
+    or was resumed at `start`. The random seed of a request from downstream is replaced.
 
-    Workers are forked in `setup`, when the nodes downstream, such as a training node that starts TensorFlow, are
-    not set up yet; they share the sources' memory. Each prepares whole groups of consecutive batches, as many
-    as `reuse` of the `Deform` upstream. A request that differs from the usual one, as for a snapshot, is served
-    here, from the seed of its place in the stream; if it stays, the workers turn to it.
+    Workers are forked in `setup`, when the nodes downstream, such as a training node that starts TensorFlow,
+    are not set up yet; they share the sources' memory. Each prepares whole groups of consecutive batches, as
+    many as `reuse` of the `Deform` upstream. A request that differs from the usual one, as for a snapshot, is
+    served here, from the seed of its place in the stream; if it stays, the workers turn to it.
 
     Args:
         num_workers: How many processes; 0 prepares each batch when it is asked for.
@@ -160,10 +161,8 @@ class _Worker:
     def begin(self, request: gp.BatchRequest, index: int) -> None:
         """Turn to another request, from batch `index` on."""
         self._job += 1
-        try:
+        with contextlib.suppress(OSError):  # it died; `get` tells
             self.connection.send((self._job, request, index))
-        except OSError:
-            pass  # it died; `get` tells
 
     def get(self, index: int) -> gp.Batch:
         """Batch `index`, which must be one of this worker's and not before the last one that was got."""
@@ -229,6 +228,7 @@ def _work(stream: _Stream, number: int, of: int, connection: Connection, others:
                 if index // stream.group % of != number:
                     index += 1
                     continue
+                message: tuple
                 try:
                     message = (job, index, stream.batch(request, index), None)
                 except Exception:

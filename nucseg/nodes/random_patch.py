@@ -16,9 +16,9 @@ class RandomPatch(gp.BatchFilter):
     the margin of the labels, the reach of a rotation) may leave the volume and is zero there: background in
     labels, the low end of the normalised intensities in raw.
 
-    `gp.RandomLocation` asks that whole requests lie inside what is provided, which keeps patches away from the
-    volume's border or, behind a `gp.Pad`, lets them fall outside. It stays usable: all nodes of nucseg are
-    plain gunpowder nodes.
+    `gp.RandomLocation` asks that whole requests lie inside what is provided, which keeps patches away from
+    the volume's border or, behind a `gp.Pad`, lets them fall outside. It stays usable: all nodes of nucseg
+    are plain gunpowder nodes.
 
     Args:
         patch: Shape of the output patch, voxels.
@@ -121,12 +121,8 @@ def _padded(array: gp.Array, roi: gp.Roi, as_roi: gp.Roi) -> gp.Array:
         return gp.Array(array.data, spec, array.attrs)
     shape = tuple(roi.shape)
     data = np.zeros((*array.data.shape[:-3], *shape), array.data.dtype)
-    begin = np.maximum(array.spec.roi.begin, roi.begin)
-    end = np.minimum(array.spec.roi.end, roi.end)
-    if np.all(end > begin):
-        target = tuple(slice(b, e) for b, e in zip(begin - roi.begin, end - roi.begin, strict=True))
-        source = tuple(
-            slice(b, e) for b, e in zip(begin - array.spec.roi.begin, end - array.spec.roi.begin, strict=True)
-        )
-        data[(..., *target)] = array.data[(..., *source)]
+    common = array.spec.roi.intersect(roi)
+    if not common.empty:
+        inside = (common - array.spec.roi.begin).to_slices()
+        data[..., *(common - roi.begin).to_slices()] = array.data[..., *inside]
     return gp.Array(data, spec, array.attrs)

@@ -22,7 +22,8 @@ def upstream_scale_um(node: gp.BatchProvider) -> Scale:
         provider = pending.pop()
         scale = getattr(provider, "scale_um", None)
         if scale is not None:
-            found.append(tuple(map(float, scale)))
+            z, y, x = map(float, scale)
+            found.append((z, y, x))
         pending.extend(provider.get_upstream_providers())
     for other in found[1:]:
         if not np.allclose(found[0], other, rtol=0.01):

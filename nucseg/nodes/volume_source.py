@@ -102,8 +102,7 @@ class VolumeSource(gp.BatchProvider):
         for key, requested in request.array_specs.items():
             begin, shape = tuple(requested.roi.begin), tuple(requested.roi.shape)
             if key in self._cache:
-                box = tuple(slice(b, b + n) for b, n in zip(begin, shape, strict=True))
-                data = self._cache[key][(..., *box)].copy()
+                data = self._cache[key][..., *requested.roi.to_slices()].copy()
             else:
                 data = self._read(key, begin, shape)
             spec = self.spec[key].copy()
