@@ -67,11 +67,11 @@ def run_demo(
         InputError: The folder holds something else than a demo.
     """
     from nucseg.blockwise.launch import Local
+    from nucseg.blockwise.predict import Predict
     from nucseg.blockwise.run import run
     from nucseg.evaluate.floor import tune_threshold_watershed
     from nucseg.evaluate.matching import match
     from nucseg.evaluate.select import instances, select
-    from nucseg.blockwise.predict import Predict
     from nucseg.network.model import TrainedModel
     from nucseg.report import report_folder
     from nucseg.synthetic import synthesize
@@ -97,7 +97,8 @@ def run_demo(
     config = base / "train.toml"
     paths = json.dumps([f"volumes/{name}.zarr" for name in names])
     config.write_text(
-        _CONFIG.format(seed=_SEED, iterations=size.iterations, network=size.network, train=paths), encoding="utf-8"
+        _CONFIG.format(seed=_SEED, iterations=size.iterations, network=size.network, train=paths),
+        encoding="utf-8",
     )
     say(f"training three_label_cpv for {size.iterations} iterations on {size.volumes} worm(s)")
     trained = train(TrainConfig.from_toml(config), base / "run")
@@ -105,14 +106,16 @@ def run_demo(
 
     say("selecting thresholds and seeds on the validation worm")
     model = TrainedModel.load(base / "run")
-    Predict(volume=str(volumes / "validation.zarr"), out=str(base / "validation"), model=str(base / "run")).blockwise(
-        Local(workers=0)
-    )
+    Predict(
+        volume=str(volumes / "validation.zarr"), out=str(base / "validation"), model=str(base / "run")
+    ).blockwise(Local(workers=0))
     predicted = open_volume(base / "validation" / "prediction").read()
     truth = open_labels(volumes / "validation.zarr").read()
     chosen = select([(predicted, truth)], model.scenario)
     selected = {"checkpoint": model.checkpoint.iteration, "decoding": chosen.decoding.model_dump(mode="json")}
-    (base / "run" / "selected.json").write_text(json.dumps({**selected, **chosen.to_json()}, indent=1), encoding="utf-8")
+    (base / "run" / "selected.json").write_text(
+        json.dumps({**selected, **chosen.to_json()}, indent=1), encoding="utf-8"
+    )
 
     say("predicting and segmenting the test worm block by block, two workers")
     result = run(str(test), str(base / "out"), model=str(base / "run"), launcher=Local(workers=2), log=log)
@@ -126,7 +129,10 @@ def run_demo(
         scores[name] = match(truth, instances(prediction, model.scenario, chosen.best[seeds]))
     scores["threshold + watershed"] = match(truth, tune_threshold_watershed(raw, truth).labels)
 
-    rows = {name: {"AP.5": s.ap[0.5], "avAP": s.av_ap, "detection AP": s.detection_ap} for name, s in scores.items()}
+    rows = {
+        name: {"AP.5": s.ap[0.5], "avAP": s.av_ap, "detection AP": s.detection_ap}
+        for name, s in scores.items()
+    }
     at_half = {name: row["AP.5"] for name, row in rows.items()}
     shown = {
         "title": "nucseg demo: a synthetic worm",
@@ -140,7 +146,12 @@ def run_demo(
         "scores": {name: s.to_json() for name, s in scores.items()},
         "run": "run",
         "images": [
-            {"name": "test worm", "raw": "volumes/test.zarr", "truth": "volumes/test.zarr", "predicted": "out"}
+            {
+                "name": "test worm",
+                "raw": "volumes/test.zarr",
+                "truth": "volumes/test.zarr",
+                "predicted": "out",
+            }
         ],
     }
     (base / "demo.json").write_text(json.dumps(shown, indent=1), encoding="utf-8")
@@ -151,7 +162,10 @@ def run_demo(
     summary = ours.to_json()
     width = max(map(len, rows))
     lines = [f"{'':{width}}  " + "  ".join(rows[name := next(iter(rows))])]
-    lines += [f"{name:{width}}  " + "  ".join(f"{v:{len(k)}.3f}" for k, v in row.items()) for name, row in rows.items()]
+    lines += [
+        f"{name:{width}}  " + "  ".join(f"{v:{len(k)}.3f}" for k, v in row.items())
+        for name, row in rows.items()
+    ]
     return {
         "ap": summary["ap"],
         "av_ap": summary["av_ap"],

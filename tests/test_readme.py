@@ -16,7 +16,11 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 def blocks() -> list[tuple[str, str]]:
     """Language and text of the README's fenced blocks, the two make commands apart."""
     found = FENCE.findall((ROOT / "README.md").read_text(encoding="utf-8"))
-    return [(language, text) for language, text in found if not re.search(r"^make (demo|test)", text, re.MULTILINE)]
+    return [
+        (language, text)
+        for language, text in found
+        if not re.search(r"^make (demo|test)", text, re.MULTILINE)
+    ]
 
 
 def test_every_fence_has_a_language_that_is_run() -> None:
@@ -39,8 +43,12 @@ def test_readme_runs(tmp_path: Path) -> None:
             continue
         if language == "text":
             continue
-        command = ["bash", "-euo", "pipefail", "-c", text] if language == "sh" else [sys.executable, "-c", text]
-        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        command = (
+            ["bash", "-euo", "pipefail", "-c", text] if language == "sh" else [sys.executable, "-c", text]
+        )
+        result = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
         assert result.returncode == 0, f"{text}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}"
         ran += 1
     assert ran >= 3

@@ -14,7 +14,10 @@ def block_options(function: Callable) -> Callable:
         "--overwrite", is_flag=True, help="Start afresh where OUT holds a run with other settings."
     )(function)
     function = click.option(
-        "--launcher", default="local:1", show_default=True, help="Where workers run: local:N (N workers here)."
+        "--launcher",
+        default="local:1",
+        show_default=True,
+        help="Where workers run: local:N (N workers here).",
     )(function)
     return zyx("--block", int, "Block (and shard) size in voxels.")(function)
 
@@ -23,12 +26,18 @@ def segment_options(function: Callable) -> Callable:
     """The decoding options of `segment` and `run`."""
     for option in (
         click.option("--min-size", type=click.IntRange(min=0), help="Drop instances below N voxels."),
-        click.option("--dilate", type=click.IntRange(min=0), help="Grow instances by N voxels, into background only."),
-        click.option("--max-halo", type=click.IntRange(min=1), default=128, show_default=True, help="Largest halo."),
+        click.option(
+            "--dilate", type=click.IntRange(min=0), help="Grow instances by N voxels, into background only."
+        ),
+        click.option(
+            "--max-halo", type=click.IntRange(min=1), default=128, show_default=True, help="Largest halo."
+        ),
         click.option("--foreground-threshold", type=float, help="Foreground threshold of the main head."),
         click.option("--seed-threshold", type=float, help="Seed threshold (votes: votes a voxel)."),
         click.option("--seeds", type=click.Choice(["main", "votes"]), help="Where seeds come from."),
-        click.option("--nucleus-um", type=float, metavar="D", help="Largest nucleus diameter in micrometres."),
+        click.option(
+            "--nucleus-um", type=float, metavar="D", help="Largest nucleus diameter in micrometres."
+        ),
     ):
         function = option(function)
     return function
@@ -54,7 +63,9 @@ def run(volume: str, out: str, model: str, launcher: str, **options: Any) -> dic
 @click.argument("volume")
 @click.argument("out")
 @click.option("--model", required=True, metavar="RUN", help="A training run's folder.")
-@click.option("--checkpoint", type=int, help="Iteration of the checkpoint [default: the selected, else the last].")
+@click.option(
+    "--checkpoint", type=int, help="Iteration of the checkpoint [default: the selected, else the last]."
+)
 @block_options
 @verb
 def predict(
@@ -71,7 +82,9 @@ def predict(
 @click.command()
 @click.argument("prediction")
 @click.argument("out")
-@click.option("--head", help="The scenario that PREDICTION's channels follow [default: the one OUT was predicted with].")
+@click.option(
+    "--head", help="The scenario that PREDICTION's channels follow [default: the one OUT was predicted with]."
+)
 @click.option("--whole", is_flag=True, help="The whole volume at once, in memory.")
 @click.option("--engine", type=click.Choice(["flood", "mahotas"]), default="flood", show_default=True)
 @block_options

@@ -59,7 +59,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `nucseg` console script."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
+    )
     cli(args=arguments, prog_name="nucseg")
 
 
@@ -80,7 +82,10 @@ def one_line(error: BaseException) -> str:
         text = "; ".join(_validation_line(e) for e in error.errors())
     elif isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        text = f"{where}expected a path that can be read or written; received {error.strerror or error}; check it and its permissions"
+        received = error.strerror or str(error)
+        text = (
+            f"{where}expected a path that can be read or written; received {received}; check its permissions"
+        )
     elif isinstance(error, MemoryError):
         text = f"not enough memory ({error}); use smaller blocks (--block) or fewer workers (--launcher)"
     else:

@@ -30,7 +30,9 @@ def report(folder: str) -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--folder", default="nucseg-demo", show_default=True, metavar="DIR", help="Where everything goes.")
+@click.option(
+    "--folder", default="nucseg-demo", show_default=True, metavar="DIR", help="Where everything goes."
+)
 @click.option("--quick", is_flag=True, help="Seconds of training: shows the way, not the quality.")
 @verb
 def demo(folder: str, quick: bool) -> dict[str, Any]:

@@ -69,7 +69,9 @@ def _show(result: dict[str, Any], as_json: bool) -> None:
         click.echo(result["text"])
     else:
         for key, value in result.items():
-            click.echo(f"{key}: {json.dumps(value, default=_plain) if isinstance(value, dict | list) else value}")
+            click.echo(
+                f"{key}: {json.dumps(value, default=_plain) if isinstance(value, dict | list) else value}"
+            )
 
 
 def _plain(value: Any) -> Any:
@@ -90,7 +92,9 @@ def zyx(name: str, kind: type, help_text: str, required: bool = False) -> Callab
         help_text: What `--help` says.
         required: Whether it must be given.
     """
-    return click.option(name, nargs=3, type=kind, metavar="Z Y X", default=None, required=required, help=help_text)
+    return click.option(
+        name, nargs=3, type=kind, metavar="Z Y X", default=None, required=required, help=help_text
+    )
 
 
 def log(message: str) -> None:

@@ -42,7 +42,9 @@ def synth(
 @click.argument("source", metavar="IN")
 @click.argument("out")
 @zyx("--scale-um", float, "Voxel size in micrometres, where the file does not say it or is wrong.")
-@click.option("--labels", metavar="L", help="A label volume (file, or name below IN) to put at OUT/labels/nuclei.")
+@click.option(
+    "--labels", metavar="L", help="A label volume (file, or name below IN) to put at OUT/labels/nuclei."
+)
 @click.option("--points", metavar="P", help="A table of points (z,y,x columns) to put at OUT/tables/centers.")
 @verb
 def convert(
@@ -56,7 +58,9 @@ def convert(
 
 @click.command()
 @click.argument("volume")
-@click.option("--labels", metavar="NAME|FILE", help="Labels to check with it: a name below VOLUME, or a file.")
+@click.option(
+    "--labels", metavar="NAME|FILE", help="Labels to check with it: a name below VOLUME, or a file."
+)
 @verb
 def check(volume: str, labels: str | None) -> dict[str, Any]:
     """Look for the mistakes in VOLUME and its labels that cost most; status 1 if any is an error."""

@@ -1,0 +1,1 @@
+"""Measured comparisons with what else does the job: `python -m benchmarks`, or one by its name."""
