@@ -1,0 +1,111 @@
+"""Which scenario a prediction follows and how it is decoded: what it says, and what the user changes."""
+
+from math import ceil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import zarr
+
+from nucseg.errors import InputError
+from nucseg.heads.scenario import Decoding, Scenario
+
+ATTRIBUTE = "nucseg"
+"""Attribute of a prediction's zarr group that says how it was made."""
+
+
+class Origin(NamedTuple):
+    """What a prediction says about itself; None where it says nothing."""
+
+    scenario: Scenario | None = None
+    decoding: Decoding | None = None
+    nucleus_um: float | None = None
+
+
+def write_origin(path: str, origin: Origin) -> None:
+    """Note how a prediction was made in the attributes of its group."""
+    said: dict[str, Any] = {
+        "scenario": origin.scenario and origin.scenario.model_dump(mode="json"),
+        "decoding": origin.decoding and origin.decoding.model_dump(mode="json"),
+        "nucleus_um": origin.nucleus_um,
+    }
+    zarr.open_group(path, mode="r+", use_consolidated=False).attrs[ATTRIBUTE] = said
+
+
+def read_origin(path: str) -> Origin:
+    """What a prediction's group says; nothing for one made elsewhere."""
+    if not (Path(path) / "zarr.json").is_file():
+        return Origin()
+    said: Any = zarr.open(path, mode="r", use_consolidated=False).attrs.get(ATTRIBUTE)
+    if not isinstance(said, dict):
+        return Origin()
+    return Origin(
+        said["scenario"] and Scenario.model_validate(said["scenario"]),
+        said["decoding"] and Decoding.model_validate(said["decoding"]),
+        said["nucleus_um"],
+    )
+
+
+def choose_decoding(
+    scenario: Scenario,
+    base: Decoding | None,
+    *,
+    scale_um: tuple[float, float, float] | None = None,
+    nucleus_um: float | None = None,
+    seeds: str | None = None,
+    **changes: Any,
+) -> Decoding:
+    """A decoding with some of its fields changed.
+
+    Args:
+        scenario: The heads of the prediction.
+        base: Selected on validation volumes; None starts from the defaults of the main head.
+        scale_um: Size of a voxel, for `nucleus_um`.
+        nucleus_um: Largest diameter of a nucleus: sets how far votes reach.
+        seeds: `main` or `votes`; None as in `base`. Changing it takes that kind's default threshold.
+        changes: Other fields of `Decoding`; those that are None are left as they are.
+
+    Raises:
+        InputError: Votes without center vectors or without a reach; nucleus_um without a voxel size.
+    """
+    fields = (base or scenario.default_decoding()).model_dump()
+    if seeds is not None and seeds != fields["seeds"]:
+        vectors = scenario.auxiliary
+        if seeds == "votes" and vectors is None:
+            raise InputError(
+                "seeds",
+                expected="main: the prediction has no center vectors",
+                received="votes",
+                remedy="use seeds of the main head, or a scenario such as three_label_cpv",
+            )
+        votes = seeds == "votes" and vectors is not None
+        threshold = (
+            vectors.default_vote_threshold if votes and vectors else scenario.main.default_seed_threshold
+        )
+        fields |= {"seeds": seeds, "seed_threshold": threshold}
+    if nucleus_um is not None:
+        fields["reach"] = diameter_voxels(nucleus_um, scale_um)
+    fields |= {name: value for name, value in changes.items() if value is not None}
+    if fields["seeds"] == "votes" and not fields["reach"]:
+        raise InputError(
+            "seeds from votes",
+            expected="the largest diameter of a nucleus, which bounds how far a vote reaches",
+            received="none",
+            remedy="give it in micrometres (--nucleus-um)",
+        )
+    return Decoding(**fields)
+
+
+def diameter_voxels(nucleus_um: float, scale_um: tuple[float, float, float] | None) -> int:
+    """A diameter in voxels along the axis with the finest voxels, rounded up.
+
+    Raises:
+        InputError: The voxel size is not known, or the diameter is not positive.
+    """
+    if scale_um is None or not nucleus_um > 0:
+        raise InputError(
+            "nucleus diameter",
+            expected="a positive length, and a volume whose voxel size is known",
+            received=f"{nucleus_um} um, voxel size {scale_um}",
+            remedy="set the voxel size with `nucseg convert IN OUT --scale-um Z Y X`",
+        )
+    return ceil(nucleus_um / min(scale_um))

@@ -1,0 +1,178 @@
+"""Where workers run.
+
+daisy hands out the blocks: it asks a launcher for workers, each of which connects back and takes one block
+after the other. A worker is `python -m nucseg.blockwise.worker JOB.json`, on this machine or any other.
+"""
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nucseg.errors import InputError
+
+if TYPE_CHECKING:
+    from nucseg.blockwise.records import Records
+    from nucseg.blockwise.task import Task
+
+
+class Launcher(BaseModel):
+    """Runs a task's blocks through daisy; subclasses say how one worker is started.
+
+    A block is tried three times, a dead worker is replaced at most `restarts` times.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    workers: int = Field(1, ge=0)
+    """Workers at a time; 0 does the blocks in this process, one after the other, as a debugger wants it."""
+    block_timeout: float = Field(6 * 3600.0, gt=0)
+    """Seconds after which a worker that is stuck in a block is killed; a dead one is noticed at once."""
+    restarts: int = Field(20, ge=0)
+    """Dead workers to replace before the run is given up."""
+    host: str | None = None
+    """Address that workers connect to; None has daisy find one that other machines can reach."""
+
+    def worker_function(self, job: Path) -> Callable[[], None]:
+        """What daisy calls, in a process of its own, for each worker; returns when the worker has ended."""
+        raise NotImplementedError
+
+    def run(self, task: "Task", records: "Records", run: str) -> str | None:
+        """Do all blocks that have no record yet.
+
+        Args:
+            task: A resolved task whose outputs exist.
+            records: Its records.
+            run: Goes into the records of this run.
+
+        Returns:
+            What went wrong with the workers, in short, or None.
+        """
+        import daisy.v2 as daisy
+        import numpy as np
+
+        from nucseg.blockwise.worker import Worker
+
+        grid, done = task.grid(), records.read()[0]
+        mask = np.zeros(grid.shape, np.uint8)
+        for index in done:
+            mask[index] = 1
+        unit = daisy.Roi((0, 0, 0), grid.block)
+        worker = Worker(task, records, task.job(run)["hash"], run) if self.workers == 0 else None
+        with _worker_logs(records.logs if self.workers else None):
+            daisy_task = daisy.Task(
+                task.name,
+                total_roi=daisy.Roi((0, 0, 0), [n * b for n, b in zip(grid.shape, grid.block, strict=True)]),
+                read_roi=unit,
+                write_roi=unit,
+                process_function=worker.serve if worker else self.worker_function(records.job),
+                read_write_conflict=False,
+                fit="valid",
+                max_workers=max(1, self.workers),
+                max_retries=2,
+                max_worker_restarts=self.restarts,
+                timeout=self.block_timeout,
+                tracking_path=False,  # our records, written before a block is given back, say what is done
+                skip_mask=mask,
+            )
+            try:
+                if worker:
+                    worker.start()
+                states = daisy.run_blockwise(
+                    daisy_task,
+                    multiprocessing=worker is None,
+                    progress=sys.stderr.isatty(),
+                    return_states=True,
+                    host=self.host,
+                    summary=False,
+                )
+            except RuntimeError as error:  # daisy gave the task up: its workers kept dying
+                states = getattr(error, "daisy_states", None)
+                if states is None:
+                    raise
+            finally:
+                if worker:
+                    worker.close()
+        return _last_line(states[task.name].last_worker_error)
+
+
+class Local(Launcher):
+    """Workers are processes on this machine, each with its share of the cores; nobody else can connect.
+
+    >>> Local(workers=0).workers    # in this process
+    0
+    """
+
+    workers: int = Field(default_factory=lambda: cores(), ge=0)
+    host: str | None = "127.0.0.1"
+
+    def worker_function(self, job: Path) -> Callable[[], None]:
+        """Becomes the worker: its threads are set before anything is imported."""
+        threads = str(max(1, cores() // max(1, self.workers)))
+        names = ("OMP", "OPENBLAS", "MKL", "NUMBA")
+        environment = {f"{name}_NUM_THREADS": threads for name in names}
+        environment |= {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": "1"}
+        environment |= {name: os.environ.get(name, value) for name, value in _QUIET.items()}
+        return functools.partial(_become_worker, str(job), environment)
+
+
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+
+
+def _become_worker(job: str, environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "nucseg.blockwise.worker", job]
+    os.execve(sys.executable, command, {**os.environ, **environment})
+
+
+def parse_launcher(text: str) -> Launcher:
+    """A launcher by its name: `local` (a worker a core), `local:N`, `local:0` (in this process).
+
+    Raises:
+        InputError: There is no such launcher.
+    """
+    kind, _, count = text.partition(":")
+    if kind != "local" or not (count == "" or count.isdecimal()):
+        raise InputError(
+            "launcher",
+            expected="local or local:N, with N workers",
+            received=repr(text),
+            remedy="give one of these",
+        )
+    return Local(workers=int(count)) if count else Local()
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def short_error(error: BaseException) -> str:
+    """An error in one line, with the place it came from unless it was meant for the user."""
+    text = " ".join(str(error).split())
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{place}"
+
+
+def _last_line(text: str | None) -> str | None:
+    lines = (text or "").strip().splitlines()
+    return lines[-1].strip() if lines else None
+
+
+@contextmanager
+def _worker_logs(folder: Path | None) -> Iterator[None]:
+    """Have daisy put what workers print into this folder; it keeps that in a setting of the whole process."""
+    import daisy.logging as daisy_logging
+
+    before: Any = daisy_logging.get_log_basedir()
+    daisy_logging.set_log_basedir(folder)
+    try:
+        yield
+    finally:
+        daisy_logging.set_log_basedir(before)

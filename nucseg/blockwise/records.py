@@ -1,0 +1,254 @@
+"""The memory of a blockwise run: OUT/.nucseg says what was asked for and which blocks are done.
+
+Whether a block is done is never read from the output array, where a missing chunk reads as zeros without an
+error: a worker appends one line to its own file after the block is written and before it is given back. A run
+that goes on reads these lines, and so does the digest of the whole.
+
+    OUT/.nucseg/<task>.json           settings, identity of the inputs, versions, and a hash of these
+    OUT/.nucseg/<task>/blocks-*.jsonl one line a block, one file a worker
+    OUT/.nucseg/<task>/job.json       what workers read
+    OUT/.nucseg/<task>/logs/          what workers print
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from nucseg.blockwise.grid import Shape
+from nucseg.errors import InputError
+
+FOLDER = ".nucseg"
+
+
+def check_folder(out: Path) -> None:
+    """Make sure that `out` does not exist yet, is empty, or is a folder of ours, with our records in it.
+
+    Raises:
+        InputError: It holds something else.
+    """
+    if not (out / FOLDER).is_dir() and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(
+            str(out),
+            expected="a new or empty folder, or one that nucseg has begun",
+            received="a folder with other content" if out.is_dir() else "a file",
+            remedy="name another OUT; nothing was changed",
+        )
+
+
+def claim_folder(out: Path) -> None:
+    """Make `out`, a zarr group with our records, unless it is one already.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    try:
+        (out / FOLDER).mkdir(parents=True, exist_ok=True)
+        probe = out / FOLDER / f"writable-{socket.gethostname()}-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+        zarr.open_group(out, mode="a", zarr_format=3, use_consolidated=False)
+    except OSError as error:
+        raise InputError(
+            str(out),
+            expected="a folder that can be written",
+            received=error.strerror or str(error),
+            remedy="choose another place or change its permissions",
+        ) from None
+
+
+def hash_of(description: dict[str, Any]) -> str:
+    """A short hash of anything that JSON can hold; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def identity(path: str | Path) -> dict[str, Any]:
+    """What tells an input from another at the same path: the path, size and time of its file.
+
+    For a zarr array or group this is its metadata file, which is new whenever the array is made anew; a chunk
+    that is changed in place goes unnoticed.
+    """
+    resolved = Path(path).resolve()
+    for mark in ("zarr.json", ".zattrs", ".zarray", ".zgroup"):
+        if (resolved / mark).is_file():
+            stat = (resolved / mark).stat()
+            break
+    else:
+        file = resolved
+        while not file.exists() and file != file.parent:  # file.h5:dataset, or a path inside a file
+            file = file.parent / file.name.split(":", 1)[0] if ":" in file.name else file.parent
+        stat = file.stat()
+    return {"path": str(resolved), "bytes": stat.st_size, "changed_ns": stat.st_mtime_ns}
+
+
+class Records:
+    """The records of one task in one OUT.
+
+    Args:
+        out: The output folder.
+        task: The task's name: `predict`, `segment`, ...
+    """
+
+    def __init__(self, out: str | Path, task: str) -> None:
+        self.folder = Path(out) / FOLDER / task
+        self.path = self.folder.with_suffix(".json")
+        self.job = self.folder / "job.json"
+        self.logs = self.folder / "logs"
+
+    def head(self) -> dict[str, Any] | None:
+        """Settings, inputs, versions and hash of the run that lies there; None if there is none."""
+        if not self.path.exists():
+            return None
+        head: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+        return head
+
+    def begin(self, description: dict[str, Any], blocks: int) -> None:
+        """Write the head of a new run: from now on it can be continued."""
+        head = {
+            **description,
+            "hash": hash_of(description),
+            "blocks": blocks,
+            "versions": {name: version(name) for name in ("nucseg", "daisy", "numba", "numpy", "zarr")},
+            "python": platform.python_version(),
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.path, head)
+
+    def check_same(self, description: dict[str, Any]) -> None:
+        """Make sure that the run that lies there was asked for the same.
+
+        Raises:
+            InputError: It was not; names what differs.
+        """
+        head = self.head()
+        if head is None or head["hash"] == hash_of(description):
+            return
+        old, new = _flat({k: head.get(k) for k in description}), _flat(description)
+        changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+        raise InputError(
+            str(self.path.parent.parent),
+            expected="the settings and inputs that its blocks were made with: "
+            + ", ".join(f"{key} {old.get(key)}" for key in changed[:4]),
+            received=", ".join(f"{key} {new.get(key)}" for key in changed[:4]),
+            remedy="use another OUT, or start afresh with overwrite (--overwrite)",
+        )
+
+    def clear(self) -> None:
+        """Forget the run, the head first, so that what is left half deleted is never continued."""
+        self.path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """All lines of all workers for the present hash; a line that a killed worker left torn is no line."""
+        head = self.head()
+        if head is None:
+            return
+        for file in sorted(self.folder.glob("blocks-*.jsonl")):
+            for text in file.read_text(encoding="utf-8").splitlines():
+                try:
+                    line = json.loads(text)
+                except json.JSONDecodeError:
+                    continue
+                if line.get("hash") == head["hash"]:
+                    yield line
+
+    def read(self, run: str | None = None) -> tuple[dict[Shape, dict[str, Any]], dict[Shape, str]]:
+        """Done blocks (grid index to line), and why others failed.
+
+        Args:
+            run: Failures of this run only; they are tried again by the next.
+        """
+        done: dict[Shape, dict[str, Any]] = {}
+        failed: dict[Shape, str] = {}
+        for line in self.lines():
+            z, y, x = line["block"]
+            if line["status"] == "done":
+                done[z, y, x] = line
+            elif line["run"] == run:
+                failed[z, y, x] = line["error"]
+        return done, {index: error for index, error in failed.items() if index not in done}
+
+    def complete(self) -> bool:
+        """Whether there is a run and each of its blocks is done."""
+        head = self.head()
+        return head is not None and len(self.read()[0]) == head["blocks"]
+
+    @contextmanager
+    def held(self, alone: bool) -> Iterator[None]:
+        """Hold the task: together with other workers, or alone, to delete and create outputs.
+
+        A worker that outlives its scheduler still holds on until its block is done, so that outputs are never
+        made anew under its hands. File systems without locks give no such guard.
+
+        Raises:
+            InputError: Wanted alone while somebody holds it.
+        """
+        with open(self.folder.with_suffix(".lock"), "w", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+            except BlockingIOError:
+                raise InputError(
+                    str(self.path.parent.parent),
+                    expected="no worker at work there",
+                    received=f"workers of an earlier {self.folder.name} run",
+                    remedy="wait until they have finished their blocks, then start again",
+                ) from None
+            except OSError:  # this file system has no locks
+                pass
+            yield
+
+
+class Writer:
+    """One worker's file of lines.
+
+    Args:
+        records: The task's records.
+        key: Hash of the settings; goes into each line.
+        run: Names this run among those that worked on the same OUT; goes into each line.
+    """
+
+    def __init__(self, records: Records, key: str, run: str) -> None:
+        self.key, self.run = key, run
+        name = f"blocks-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
+        self._file = open(records.folder / name, "a", encoding="utf-8")  # noqa: SIM115 - as long as the worker lives
+
+    def append(self, index: Shape, status: str, **values: Any) -> None:
+        """Write one line in one piece and hand it to the operating system, where no kill can reach it."""
+        line = {
+            "block": index,
+            "status": status,
+            "hash": self.key,
+            "run": self.run,
+            "pid": os.getpid(),
+            **values,
+        }
+        self._file.write(f"{json.dumps(line)}\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write JSON under a temporary name and rename it into place."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
+    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}{key}.").items()}
+    return {prefix.rstrip(".").removeprefix("fields."): value}

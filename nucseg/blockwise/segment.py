@@ -1,0 +1,305 @@
+"""Instances from a prediction, block by block, exactly as from the whole volume.
+
+Every block reads its core with a halo, floods it against an adversary that stands for all it cannot see, and
+knows from that whether its labels are those of the whole volume; if not, it tries again with twice the halo.
+Ids are places in the whole volume, so there is nothing to merge afterwards. See `nucseg.instances.watershed`.
+"""
+
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Field, PrivateAttr, field_validator
+
+from nucseg.blockwise.decoding import read_origin
+from nucseg.blockwise.grid import Block, Box, Grid, Shape, chunk_shape, clipped
+from nucseg.blockwise.records import Records, identity
+from nucseg.blockwise.sift import UNSIFTED, Sift
+from nucseg.blockwise.task import BlockRefused, Task
+from nucseg.errors import InputError
+from nucseg.heads.scenario import Decoding, Scenario
+from nucseg.instances.centroids import centroids
+from nucseg.instances.digest import block_digest, combine
+from nucseg.instances.expand import expand_labels
+from nucseg.instances.seeds import label_seeds
+from nucseg.instances.watershed import flood, flood_certified, mahotas_flood
+from nucseg.volume import Volume, create_labels, open_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nucseg.blockwise.launch import Launcher
+
+HALO = 32
+"""Voxels that most blocks need to see around them; a block that needs more takes more."""
+
+
+class Segment(Task):
+    """Labels `OUT/labels/nuclei` from a prediction; for a given prediction the same for every block shape."""
+
+    name: ClassVar[str] = "segment"
+
+    prediction: str | None = None
+    """A prediction (c, z, y, x), values after the activation; None is OUT/prediction."""
+    scenario: Scenario | None = None
+    """The heads that its channels follow, or their name; None: what the prediction says."""
+    decoding: Decoding | None = None
+    """Thresholds and the like; None: those selected for the model, else the heads' defaults."""
+    halo: int = Field(HALO, ge=1)
+    """Voxels read around a block at first."""
+    max_halo: int = Field(128, ge=1)
+    """Voxels read around a block at most; a block that needs more is reported and not written."""
+    engine: Literal["flood", "mahotas"] = "flood"
+    """`mahotas`: the reference implementation, which implies `whole`."""
+    whole: bool = False
+    """The whole volume in one piece, in memory."""
+
+    _volume: Volume = PrivateAttr()
+    _labels: Volume = PrivateAttr()
+
+    @field_validator("scenario", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return Scenario.named(value) if isinstance(value, str) else value
+
+    @property
+    def source(self) -> str:
+        """Path of the prediction."""
+        return self.prediction or str(Path(self.out) / "prediction")
+
+    def resolved(self) -> Self:
+        """See `Task.resolved`: prediction, scenario, decoding, block and halo are settled.
+
+        Raises:
+            InputError: No prediction, an incomplete one, or one that the scenario does not fit.
+        """
+        task = self
+        if self.prediction and Path(self.prediction).resolve() == Path(self.out) / "prediction":
+            task = task.model_copy(update={"prediction": None})
+        made = Records(Path(task.source).parent, "predict")
+        if Path(task.source).name == "prediction" and made.head() is not None and not made.complete():
+            raise InputError(
+                task.source,
+                expected="a complete prediction",
+                received="one with blocks missing",
+                remedy="run `nucseg predict` again, which goes on where it stopped",
+            )
+        volume = open_volume(task.source)
+        origin = read_origin(task.source)
+        scenario = task.scenario or origin.scenario
+        if scenario is None:
+            raise InputError(
+                task.source,
+                expected="the scenario that its channels follow",
+                received="none, and the prediction does not say",
+                remedy="name it (--head three_label)",
+            )
+        if max(1, volume.channels) != scenario.channels:
+            raise InputError(
+                task.source,
+                expected=f"{scenario.channels} channels (c, z, y, x), as {scenario.name} has",
+                received=f"{max(1, volume.channels)}",
+                remedy="name the scenario that the prediction was made with",
+            )
+        decoding = task.decoding or origin.decoding or scenario.default_decoding()
+        scenario.decode(np.zeros((scenario.channels, 1, 1, 1), np.float32), decoding)  # or they do not fit
+        if task.max_halo < _rim(decoding):
+            raise InputError(
+                "max_halo",
+                expected=f"at least {_rim(decoding)} voxels to dilate by {decoding.dilate}",
+                received=str(task.max_halo),
+                remedy="allow a larger halo",
+            )
+        return task.model_copy(
+            update={
+                "scenario": scenario,
+                "decoding": decoding,
+                "block": clipped(task.block or default_block(volume.shape), volume.shape),
+                "halo": min(max(task.halo, _rim(decoding)), task.max_halo),
+                "whole": task.whole or task.engine == "mahotas",
+            }
+        )
+
+    def inputs(self) -> dict[str, Any]:
+        """The prediction: the run that made it, or its file's identity."""
+        head = None if self.prediction else Records(self.out, "predict").head()
+        return {"prediction": head["hash"] if head else identity(self.source)}
+
+    def grid(self) -> Grid:
+        """Blocks of the volume; one where it is segmented whole."""
+        shape = open_volume(self.source).shape
+        return Grid(shape, shape if self.whole or self.block is None else self.block)
+
+    def outputs(self) -> list[Path]:
+        """The labels, and those before small instances are dropped."""
+        return [Path(self.out) / "labels" / "nuclei", Path(self.out) / UNSIFTED]
+
+    def create(self) -> None:
+        """Create the labels, empty."""
+        Records(self.out, Sift.name).clear()
+        volume, block = open_volume(self.source), self.block or default_block(open_volume(self.source).shape)
+        create_labels(
+            self._target(),
+            "nuclei",
+            shape=volume.shape,
+            dtype="uint32" if prod(volume.shape) < 2**32 else "uint64",
+            scale_um=volume.scale_um,
+            shards=block,
+            chunks=chunk_shape(block),
+        )
+
+    def start_worker(self) -> None:
+        """Open prediction and labels."""
+        self._volume = open_volume(self.source)
+        self._labels = open_volume(Path(self._target()) / "labels" / "nuclei")
+
+    def process(self, block: Block) -> dict[str, Any]:
+        """Segment one block and write it.
+
+        Returns:
+            `digest`, `ids` and `sizes` (in this block) of its instances, and the `halo` that it took.
+
+        Raises:
+            BlockRefused: An object reaches beyond the largest halo.
+        """
+        labels, halo = self._whole(block) if self.whole else self._certified(block)
+        found = centroids(labels)
+        if len(found.ids):
+            self._labels.write(block.begin, labels.astype(self._labels.dtype))
+        digest = block_digest(labels, block.begin, self._volume.shape)
+        return {
+            "digest": f"{digest:032x}",
+            "ids": found.ids.tolist(),
+            "sizes": found.sizes.tolist(),
+            "halo": halo,
+        }
+
+    def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+        """`nuclei`, `digest` (of the values of all labels), `largest_halo`."""
+        return {
+            "nuclei": len({i for block in blocks for i in block["ids"]}),
+            "digest": combine([int(block["digest"], 16) for block in blocks], self.grid().volume),
+            "largest_halo": max(block["halo"] for block in blocks),
+        }
+
+    def blockwise(
+        self,
+        launcher: "Launcher | None" = None,
+        *,
+        overwrite: bool = False,
+        log: "Callable[[str], None] | None" = None,
+    ) -> dict[str, Any]:
+        """As `Task.blockwise`; with a smallest size, a second pass over the blocks drops what is smaller."""
+        result = super().blockwise(launcher, overwrite=overwrite, log=log)
+        head = Records(Path(self.out).resolve(), self.name).head() or {}
+        if min_size := head["fields"]["decoding"]["min_size"]:
+            sift = Sift(out=self.out, min_size=min_size).blockwise(launcher, log=log)
+            seconds = result["seconds"] + sift["seconds"]
+            result |= {
+                "nuclei": sift["nuclei"],
+                "dropped": result["nuclei"] - sift["nuclei"],
+                "digest": sift["digest"],
+                "seconds": seconds,
+                "mvox_per_s": result["mvox_per_s"] * result["seconds"] / seconds,
+                "peak_memory_bytes": max(result["peak_memory_bytes"], sift["peak_memory_bytes"]),
+            }
+        return result
+
+    def expected_memory(self) -> tuple[int, int]:
+        """Voxels read times (4 bytes a channel + 60 for surface, seeds, labels and queue) + 0.3 GiB."""
+        volume = open_volume(self.source)
+        scenario, decoding = self._settled()
+        largest = Box((0, 0, 0), self.grid().block)
+
+        def bytes_for(halo: int) -> int:
+            sides = (b + 2 * (halo + scenario.context(decoding)) for b in largest.shape)
+            voxels = prod(min(side, n) for side, n in zip(sides, volume.shape, strict=True))
+            return voxels * (4 * scenario.channels + 60) + 3 * 2**30 // 10
+
+        return bytes_for(self.halo), bytes_for(self.max_halo)
+
+    def expected_output(self) -> int:
+        """One label a voxel."""
+        return prod(self.grid().volume) * (4 if prod(self.grid().volume) < 2**32 else 8)
+
+    def _settled(self) -> tuple[Scenario, Decoding]:
+        if self.scenario is None or self.decoding is None:
+            raise ValueError("call resolved() first")
+        return self.scenario, self.decoding
+
+    def _target(self) -> str:
+        _, decoding = self._settled()
+        return str(Path(self.out) / UNSIFTED) if decoding.min_size else self.out
+
+    def _read(self, box: Box) -> np.ndarray:
+        data = self._volume.read(box.begin, box.shape)
+        return (data if data.ndim == 4 else data[None]).astype(np.float32, copy=False)
+
+    def _whole(self, block: Block) -> tuple[np.ndarray, int]:
+        """Labels of the whole volume at once."""
+        scenario, decoding = self._settled()
+        surface, mask, foreground = scenario.decode(self._read(block), decoding)
+        engine = mahotas_flood if self.engine == "mahotas" else flood
+        labels = engine(surface, label_seeds(mask), foreground)
+        return (expand_labels(labels, decoding.dilate) if decoding.dilate else labels), 0
+
+    def _certified(self, block: Block) -> tuple[np.ndarray, int]:
+        """Labels of a block that are those of the whole volume, and the halo it took to know that."""
+        scenario, decoding = self._settled()
+        main = scenario.main
+        near = self._read(block.grown(_rim(decoding), self._volume.shape))[scenario.slices()[main.name]]
+        if not main.foreground(near, decoding.foreground_threshold).any():
+            return np.zeros(block.shape, np.uint64), 0
+        halo = self.halo
+        while True:
+            labels, missing = self._attempt(block, halo)
+            if labels is not None:
+                return labels, halo
+            if halo >= self.max_halo:
+                raise BlockRefused(
+                    f"{missing} belong to an object that reaches beyond the largest halo of {self.max_halo} "
+                    "voxels: raise the foreground threshold, or allow a larger halo (--max-halo)"
+                )
+            halo = min(2 * halo, self.max_halo)
+
+    def _attempt(self, block: Block, halo: int) -> tuple[np.ndarray | None, str]:
+        """Labels with this halo, or None and the voxels that it leaves undecided."""
+        scenario, decoding = self._settled()
+        volume = self._volume.shape
+        region = block.grown(halo, volume)
+        read = region.grown(scenario.context(decoding), volume)
+        decoded = scenario.decode(self._read(read), decoding)
+        surface, mask, foreground = (np.ascontiguousarray(part[region.inside(read)]) for part in decoded)
+        cut = tuple((b > 0, e < n) for b, e, n in zip(region.begin, region.end, volume, strict=True))
+        labels, certificate = flood_certified(
+            surface,
+            label_seeds(mask, region.begin, volume),
+            foreground,
+            block.inside(region),
+            (cut[0], cut[1], cut[2]),
+            rim=_rim(decoding),
+        )
+        if not certificate.certified:
+            begin = [a + b for a, b in zip(region.begin, certificate.begin, strict=True)]
+            end = [a + b for a, b in zip(region.begin, certificate.end, strict=True)]
+            return None, f"{certificate.unknown} voxels within {Box(_zyx(begin), _zyx(end))}"
+        if decoding.dilate:
+            labels = expand_labels(labels, decoding.dilate)
+        return labels[block.inside(region)], ""
+
+
+def default_block(volume: Shape) -> Shape:
+    """256 voxels a side; 128 where that would leave a single block."""
+    block = clipped((256, 256, 256), volume)
+    return block if block != volume else clipped((128, 128, 128), volume)
+
+
+def _rim(decoding: Decoding) -> int:
+    """Voxels around a core that must be certified too, because dilation looks at them."""
+    return decoding.dilate
+
+
+def _zyx(values: list[int]) -> Shape:
+    z, y, x = values
+    return z, y, x

@@ -1,0 +1,112 @@
+"""The second pass of a segmentation with a smallest size: copy the labels without what is too small.
+
+Whether an instance is too small is known only when all blocks are, because it may lie in several. The first
+pass writes its labels aside and this pass writes the final ones, so that each array is written once: a late
+worker of the first pass cannot bring anything back.
+"""
+
+from collections import Counter
+from math import prod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from pydantic import Field, PrivateAttr
+
+from nucseg.blockwise.grid import Block, Grid, chunk_shape
+from nucseg.blockwise.records import FOLDER, Records
+from nucseg.blockwise.task import Task
+from nucseg.instances.centroids import centroids
+from nucseg.instances.digest import block_digest, combine
+from nucseg.volume import Volume, create_labels, open_volume
+
+UNSIFTED = f"{FOLDER}/unsifted.zarr"
+"""Labels of all sizes, below OUT."""
+
+
+class Sift(Task):
+    """`OUT/labels/nuclei` from the labels of all sizes."""
+
+    name: ClassVar[str] = "sift"
+
+    min_size: int = Field(ge=1)
+    """Instances of fewer voxels, counted over all blocks, are dropped."""
+
+    _source: Volume = PrivateAttr()
+    _labels: Volume = PrivateAttr()
+    _small: np.ndarray = PrivateAttr()
+
+    def resolved(self) -> Self:
+        """The block is that of the labels."""
+        return self.model_copy(update={"block": self._unsifted().write_unit})
+
+    def inputs(self) -> dict[str, Any]:
+        """The segmentation."""
+        return {"segment": (Records(self.out, "segment").head() or {}).get("hash")}
+
+    def grid(self) -> Grid:
+        """As the labels are stored."""
+        source = self._unsifted()
+        return Grid(source.shape, self.block or source.write_unit)
+
+    def outputs(self) -> list[Path]:
+        """The labels."""
+        return [Path(self.out) / "labels" / "nuclei"]
+
+    def create(self) -> None:
+        """Create the labels, empty."""
+        source = self._unsifted()
+        create_labels(
+            self.out,
+            "nuclei",
+            shape=source.shape,
+            dtype=source.dtype,
+            scale_um=source.scale_um,
+            shards=source.write_unit,
+            chunks=chunk_shape(source.write_unit),
+        )
+
+    def start_worker(self) -> None:
+        """Open both arrays and add the sizes up over the blocks of the first pass."""
+        self._source = self._unsifted()
+        self._labels = open_volume(Path(self.out) / "labels" / "nuclei")
+        sizes: Counter[int] = Counter()
+        for line in Records(self.out, "segment").read()[0].values():
+            sizes.update(dict(zip(line["ids"], line["sizes"], strict=True)))
+        small = sorted(label for label, size in sizes.items() if size < self.min_size)
+        self._small = np.array(small, np.uint64)
+
+    def process(self, block: Block) -> dict[str, Any]:
+        """Copy one block. Returns `digest`, `ids` and `sizes` as the segmentation does."""
+        labels = self._source.read(block.begin, block.shape)
+        found = centroids(labels)
+        dropped = np.isin(found.ids, self._small)
+        if dropped.any():
+            labels[np.isin(labels, found.ids[dropped])] = 0
+        if not dropped.all():
+            self._labels.write(block.begin, labels)
+        return {
+            "digest": f"{block_digest(labels, block.begin, self._source.shape):032x}",
+            "ids": found.ids[~dropped].tolist(),
+            "sizes": found.sizes[~dropped].tolist(),
+        }
+
+    def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+        """`nuclei` and `digest`."""
+        return {
+            "nuclei": len({i for block in blocks for i in block["ids"]}),
+            "digest": combine([int(block["digest"], 16) for block in blocks], self.grid().volume),
+        }
+
+    def expected_memory(self) -> tuple[int, int]:
+        """Two copies of a block and 0.3 GiB."""
+        size = 16 * prod(self.grid().block) + 3 * 2**30 // 10
+        return size, size
+
+    def expected_output(self) -> int:
+        """One label a voxel."""
+        source = self._unsifted()
+        return prod(source.shape) * source.dtype.itemsize
+
+    def _unsifted(self) -> Volume:
+        return open_volume(Path(self.out) / UNSIFTED / "labels" / "nuclei")

@@ -1,0 +1,290 @@
+"""The blockwise task: a strict configuration that knows how to do one block, and runs anywhere.
+
+A task says what it reads and writes (`resolved`, `grid`, `create`), does one block (`process`) and adds the
+blocks up (`finish`); everything else, that is records, resuming, failures, launching, is here and the same
+for all. A worker, in this process or on another machine, rebuilds the task from its own fields in a JSON
+file, so that there is one way through the code.
+"""
+
+import json
+import shutil
+import time
+import uuid
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict
+
+import nucseg
+from nucseg.blockwise.grid import Block, Grid, Shape
+from nucseg.blockwise.records import Records, check_folder, claim_folder, hash_of, write_json
+from nucseg.errors import BlocksFailed, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nucseg.blockwise.launch import Launcher
+
+
+class BlockRefused(Exception):
+    """A block that cannot be done, however often it is tried; its message says why."""
+
+
+class Task(BaseModel):
+    """One step over all blocks of a volume; subclass it for your own.
+
+    Everything a block's result depends on is a field (or follows from the fields and the inputs' identity),
+    so that a block is a pure function of these: it may be done twice, late, or by two workers at once, and
+    the same bytes are written.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ClassVar[str]
+    """Names the records in OUT/.nucseg; unique among the tasks that share an OUT."""
+
+    out: str
+    """Output folder, a zarr group."""
+    block: tuple[int, int, int] | None = None
+    """Voxels (z, y, x) of a block, which is also the shard that is written; None has it chosen."""
+
+    # What a subclass says
+
+    def resolved(self) -> Self:
+        """The task with every choice made: inputs looked at, defaults filled in. Called once, in the driver.
+
+        Raises:
+            InputError: Something is missing or does not fit.
+        """
+        raise NotImplementedError
+
+    def inputs(self) -> dict[str, Any]:
+        """Identity of what is read (`records.identity`, a model's hash): other inputs are another run."""
+        raise NotImplementedError
+
+    def grid(self) -> Grid:
+        """The blocks, of a resolved task."""
+        raise NotImplementedError
+
+    def outputs(self) -> list[Path]:
+        """Files and folders that the task makes, and that `overwrite` deletes."""
+        raise NotImplementedError
+
+    def create(self) -> None:
+        """Make the outputs, empty. Called once, in the driver, of a resolved task."""
+        raise NotImplementedError
+
+    def start_worker(self) -> None:
+        """Load what all blocks share. Called once in each worker."""
+
+    def process(self, block: Block) -> dict[str, Any]:
+        """Do one block: read, compute, write. What is returned (plain JSON) is recorded for `finish`.
+
+        Raises:
+            BlockRefused: The block cannot be done; it is reported and nothing is written for it.
+        """
+        raise NotImplementedError
+
+    def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+        """Add up what `process` returned, in the grid's order. Called in the driver, all blocks done."""
+        return {}
+
+    def expected_memory(self) -> tuple[int, int]:
+        """Memory of a worker in bytes: for most blocks, and for the most demanding ones."""
+        raise NotImplementedError
+
+    def expected_output(self) -> int:
+        """Bytes written, before compression."""
+        raise NotImplementedError
+
+    # What all tasks share
+
+    def blockwise(
+        self,
+        launcher: "Launcher | None" = None,
+        *,
+        overwrite: bool = False,
+        log: "Callable[[str], None] | None" = None,
+    ) -> dict[str, Any]:
+        """Do all blocks that are not done yet.
+
+        Args:
+            launcher: Where workers run; None is one worker on this machine.
+            overwrite: Delete this task's outputs and records first.
+            log: Takes lines about what goes on.
+
+        Returns:
+            `blocks`, `skipped` (done by an earlier run), `failed` (0), `seconds`, `mvox_per_s` (of this run's
+            blocks), `peak_memory_bytes` (of the largest worker), and what `finish` returns.
+
+        Raises:
+            InputError: Inputs or OUT do not fit.
+            BlocksFailed: Blocks are not done; the others are, and stay so.
+        """
+        from nucseg.blockwise.launch import Local
+
+        out = Path(self.out).resolve()
+        check_folder(out)
+        task = self.model_copy(update={"out": str(out)}).resolved()
+        claim_folder(out)
+        records = Records(task.out, task.name)
+        grid = task.grid()
+        description = task.description()
+        if not overwrite:
+            records.check_same(description)
+        if overwrite or records.head() is None:
+            with records.held(alone=True):
+                records.clear()
+                for output in task.outputs():
+                    _delete(output)
+                task.create()
+                records.begin(description, blocks=len(grid))
+        for output in task.outputs():
+            _sweep(output)
+
+        run, started = uuid.uuid4().hex, time.perf_counter()
+        skipped = len(records.read()[0])
+        launcher = launcher or Local(workers=1)
+        if log:
+            log(_plan(task, grid, skipped))
+        trouble = None
+        if skipped < len(grid):
+            write_json(records.job, task.job(run))
+            trouble = launcher.run(task, records, run)
+        done, failed = records.read(run)
+        if len(done) < len(grid):
+            raise BlocksFailed(_describe(task, grid, done, failed, trouble, records))
+        seconds = time.perf_counter() - started
+        lines = [done[block.index] for block in grid]
+        now = [line for line in lines if line["run"] == run]
+        voxels = sum(grid[tuple(line["block"])].voxels for line in now)
+        return {
+            "blocks": len(grid),
+            "skipped": skipped,
+            "failed": 0,
+            "seconds": seconds,
+            "mvox_per_s": voxels / 1e6 / seconds,
+            "peak_memory_bytes": max(line["peak_memory_bytes"] for line in lines),
+            **task.finish(lines),
+        }
+
+    def description(self) -> dict[str, Any]:
+        """What the blocks depend on: the class, its fields but `out`, the inputs' identity, the version."""
+        return {
+            "task": f"{type(self).__module__}:{type(self).__qualname__}",
+            "fields": self.model_dump(mode="json", exclude={"out"}),
+            "inputs": self.inputs(),
+            "nucseg": nucseg.__version__,
+        }
+
+    def job(self, run: str) -> dict[str, Any]:
+        """What a worker needs to know, as plain JSON."""
+        description = self.description()
+        return {
+            "task": description["task"],
+            "fields": self.model_dump(mode="json"),
+            "hash": hash_of(description),
+            "run": run,
+        }
+
+    def __add__(self, other: "Task | Chain") -> "Chain":
+        return Chain((self,)) + other
+
+
+class Chain:
+    """Tasks one after the other; `a + b + c` makes one."""
+
+    def __init__(self, tasks: tuple[Task, ...]) -> None:
+        self.tasks = tasks
+
+    def __add__(self, other: "Task | Chain") -> "Chain":
+        return Chain(self.tasks + (other.tasks if isinstance(other, Chain) else (other,)))
+
+    def blockwise(self, launcher: "Launcher | None" = None, **options: Any) -> list[dict[str, Any]]:
+        """Run each task over all of its blocks before the next begins; see `Task.blockwise`."""
+        return [task.blockwise(launcher, **options) for task in self.tasks]
+
+
+def task_of(job: dict[str, Any]) -> Task:
+    """Rebuild the task of a job.
+
+    Raises:
+        InputError: Its class cannot be found.
+    """
+    module, _, name = job["task"].partition(":")
+    try:
+        kind = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            "job",
+            expected="the import path of a Task, as in nucseg.blockwise.segment:Segment",
+            received=f"{job['task']!r} ({error})",
+            remedy="put the class into a module that workers can import",
+        ) from None
+    task: Task = kind.model_validate(job["fields"])
+    return task
+
+
+def read_job(path: str | Path) -> dict[str, Any]:
+    """Read a job file.
+
+    Raises:
+        InputError: It is missing or is no job.
+    """
+    try:
+        job = json.loads(Path(path).read_text(encoding="utf-8"))
+        missing = {"task", "fields", "hash", "run"} - job.keys()
+    except (OSError, ValueError, AttributeError) as error:
+        missing, job = {str(error)}, {}
+    if missing:
+        raise InputError(
+            str(path),
+            expected="a job file, OUT/.nucseg/TASK/job.json",
+            received=f"none: {', '.join(sorted(missing))}",
+            remedy="jobs are written by the launcher of a run",
+        )
+    result: dict[str, Any] = job
+    return result
+
+
+def _plan(task: Task, grid: Grid, skipped: int) -> str:
+    usual, most = (f"{size / 2**30:.2g} GiB" for size in task.expected_memory())
+    memory = usual if usual == most else f"{usual}, at most {most},"
+    done = f", {skipped} of them done" if skipped else ""
+    size = task.expected_output() / 2**30
+    return (
+        f"{task.name}: {len(grid)} blocks of {' x '.join(map(str, grid.block))} voxels{done}; "
+        f"expects {memory} of memory a worker and {size:.2g} GiB on disk before compression"
+    )
+
+
+def _describe(
+    task: Task,
+    grid: Grid,
+    done: dict[Shape, dict[str, Any]],
+    failed: dict[Shape, str],
+    trouble: str | None,
+    records: Records,
+) -> str:
+    undone = [block for block in grid if block.index not in done]
+    named = [f"{block} {failed.get(block.index, trouble or 'lost with its worker')}" for block in undone[:5]]
+    more = f" and {len(undone) - 5} more" if len(undone) > 5 else ""
+    return (
+        f"{task.name}: {len(undone)} of {len(grid)} blocks failed: {'; '.join(named)}{more}; the others are "
+        f"done and are skipped next time; logs in {records.logs}"
+    )
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed workers left of chunks they were writing; a whole chunk is renamed into place."""
+    if path.is_dir():
+        for partial in path.rglob("*.partial"):
+            partial.unlink(missing_ok=True)

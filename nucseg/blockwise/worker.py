@@ -1,0 +1,131 @@
+"""A worker: takes one block after the other, does it, records it, gives it back.
+
+`python -m nucseg.blockwise.worker JOB.json` is what a launcher starts; daisy's address is in the environment.
+"""
+
+import os
+import resource
+import sys
+import time
+import traceback
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nucseg.blockwise.launch import short_error
+from nucseg.blockwise.records import Records, Writer
+from nucseg.blockwise.task import BlockRefused, Task, read_job, task_of
+from nucseg.errors import InputError, NucsegError
+
+if TYPE_CHECKING:
+    from daisy.v2 import Block as DaisyBlock
+
+
+class Worker:
+    """Does blocks of one task and records them.
+
+    Args:
+        task: A resolved task.
+        records: Its records.
+        key: Hash of its settings.
+        run: The run that this worker belongs to.
+    """
+
+    def __init__(self, task: Task, records: Records, key: str, run: str) -> None:
+        self.task, self.records, self.key, self.run = task, records, key, run
+        self.grid = task.grid()
+        self.done = 0
+        self._open = ExitStack()
+
+    def start(self) -> None:
+        """Load what the task needs and open the file of records."""
+        self._open.enter_context(self.records.held(alone=False))
+        head = self.records.head()
+        if head is None or head["hash"] != self.key:
+            raise NucsegError(f"{self.records.path}: this run has been replaced by another; nothing to do")
+        self._writer = Writer(self.records, self.key, self.run)
+        self._open.callback(self._writer.close)
+        self.task.start_worker()
+
+    def close(self) -> None:
+        """Let go of the records."""
+        self._open.close()
+
+    def serve(self, block: "DaisyBlock") -> None:
+        """Do one of daisy's blocks. A block that fails is marked so, and the worker lives on.
+
+        The record is written when the block's output is, and before daisy hears of it.
+        """
+        from daisy.v2 import BlockStatus
+
+        z, y, x = (o // b for o, b in zip(block.write_roi.offset, self.grid.block, strict=True))
+        index = (z, y, x)
+        started = time.perf_counter()
+        try:
+            result = self.task.process(self.grid[index])
+        except (BlockRefused, InputError) as refusal:  # trying again would end the same
+            self._writer.append(index, "failed", error=str(refusal))
+            return
+        except Exception as error:
+            traceback.print_exc()
+            self._writer.append(index, "failed", error=short_error(error))
+            block.status = BlockStatus.FAILED
+            return
+        self._writer.append(
+            index,
+            "done",
+            begin=self.grid[index].begin,
+            shape=self.grid[index].shape,
+            seconds=round(time.perf_counter() - started, 4),
+            peak_memory_bytes=peak_memory(),
+            **result,
+        )
+        self.done += 1
+
+
+def run_job(path: str | Path) -> dict[str, Any]:
+    """Work on a job until there are no more blocks, or until the scheduler is gone.
+
+    Args:
+        path: The job file.
+
+    Returns:
+        `blocks`, the number done by this worker.
+
+    Raises:
+        InputError: No job, or nobody who hands out its blocks.
+    """
+    import daisy.v2 as daisy
+
+    job = read_job(path)
+    if daisy.Context.ENV_VARIABLE not in os.environ:
+        raise InputError(
+            "worker",
+            expected=f"the scheduler's address in {daisy.Context.ENV_VARIABLE}",
+            received="none",
+            remedy="workers are started by a launcher; use `nucseg run` with --launcher",
+        )
+    task = task_of(job)
+    worker = Worker(task, Records(task.out, task.name), job["hash"], job["run"])
+    client = daisy.Client()
+    if client.connected:
+        worker.start()
+    try:
+        while client.connected:
+            with client.acquire_block() as block:
+                if block is None:
+                    break
+                worker.serve(block)
+    finally:
+        worker.close()
+    return {"blocks": worker.done}
+
+
+def peak_memory() -> int:
+    """Largest resident memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    run_job(sys.argv[1])

@@ -1,0 +1,105 @@
+"""Predictions and tasks that the blockwise tests share; workers import it too."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from nucseg.blockwise.grid import Block, Grid
+from nucseg.blockwise.task import BlockRefused, Task
+from nucseg.volume import create_image, open_volume
+
+
+def random_prediction(
+    shape: tuple[int, int, int], seed: int, scenario: str = "three_label", levels: int = 0, density: float = 0.0
+) -> np.ndarray:
+    """Smooth random maps, (c, z, y, x) float32, with nuclei that merge; `levels` > 0 rounds them, to have ties."""
+    rng = np.random.default_rng(seed)
+    height = gaussian_filter(rng.standard_normal(shape), 2.0, mode="nearest")
+    height = 1 / (1 + np.exp(-(height / max(height.std(), 1e-9) * 2 + density)))
+    if levels:
+        height = np.round(height * levels) / levels
+    channels = [1 - height, height**2, height * (1 - height)]
+    if scenario == "three_label_cpv":
+        for _ in range(3):
+            vector = gaussian_filter(rng.standard_normal(shape), 2.0, mode="nearest")
+            channels.append(np.round(vector / max(vector.std(), 1e-9) * 4) / 2)  # halves: ties in rounding
+    return np.stack(channels).astype(np.float32)
+
+
+def balls(shape: tuple[int, int, int], centers: list[tuple[int, int, int]], radius: int) -> np.ndarray:
+    """A three-label prediction (3, z, y, x) of balls: interior, a boundary of one voxel, background."""
+    grid = np.indices(shape)
+    distance = np.min(
+        [np.sqrt(((grid - np.array(c)[:, None, None, None]) ** 2).sum(0)) for c in centers], axis=0
+    )
+    inside, near = distance <= radius - 1, distance <= radius
+    parts = [~near, inside, near & ~inside]
+    return np.stack([0.05 + 0.9 * part - 0.001 * distance * (i == 1) for i, part in enumerate(parts)]).astype("f4")
+
+
+def save_prediction(path: Path, prediction: np.ndarray, scale_um: tuple | None = (0.2, 0.1, 0.1)) -> str:
+    """Write a prediction as an OME-Zarr image."""
+    volume = create_image(
+        path,
+        shape=prediction.shape,
+        dtype=prediction.dtype,
+        scale_um=scale_um,
+        axes=("c", "z", "y", "x"),
+        shards=prediction.shape[1:],
+    )
+    volume.write((0, 0, 0), prediction)
+    return str(path)
+
+
+def labels_of(out: Path) -> np.ndarray:
+    """All labels of an OUT."""
+    return open_volume(out / "labels" / "nuclei").read()
+
+
+class Doubled(Task):
+    """A lab's own task: twice the input, in blocks of 4; one block fails if asked to."""
+
+    name: ClassVar[str] = "doubled"
+
+    volume: str
+    bad: tuple[int, int, int] | None = None
+    how: str = "raise"
+
+    def resolved(self) -> "Doubled":
+        open_volume(self.volume)
+        return self.model_copy(update={"block": self.block or (4, 4, 4)})
+
+    def inputs(self) -> dict[str, Any]:
+        return {}
+
+    def grid(self) -> Grid:
+        return Grid(open_volume(self.volume).shape, self.block or (4, 4, 4))
+
+    def outputs(self) -> list[Path]:
+        return [Path(self.out) / "doubled"]
+
+    def create(self) -> None:
+        volume = open_volume(self.volume)
+        create_image(
+            self.outputs()[0], shape=volume.shape, dtype="int32", scale_um=None, shards=self.block, chunks=self.block
+        )
+
+    def process(self, block: Block) -> dict[str, Any]:
+        if block.index == self.bad and self.how == "refuse":
+            raise BlockRefused("too hard")
+        if block.index == self.bad:
+            raise RuntimeError("no luck")
+        data = open_volume(self.volume).read(block.begin, block.shape)
+        open_volume(self.outputs()[0]).write(block.begin, 2 * data)
+        return {"sum": int(data.sum())}
+
+    def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"sum": sum(block["sum"] for block in blocks)}
+
+    def expected_memory(self) -> tuple[int, int]:
+        return 2**20, 2**21
+
+    def expected_output(self) -> int:
+        return 4 * 10**3
