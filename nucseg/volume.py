@@ -123,7 +123,7 @@ class Volume:
 
         Raises:
             InputError: If the region is not made of whole shards or leaves the volume, the shape of `data`
-                does not fit, its values would change in the volume's dtype, or the volume is not writable zarr.
+                does not fit, its values would change in the dtype, or the volume is not writable zarr.
         """
         array = self.array
         if not isinstance(array, zarr.Array) or array.read_only or self.stored.axes != "".join(self.axes):

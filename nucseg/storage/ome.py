@@ -5,7 +5,7 @@ Specification: Next-generation file formats, https://ngff.openmicroscopy.org/0.5
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import zarr
@@ -23,16 +23,26 @@ def is_zarr(path: str | Path) -> bool:
 
 
 def open_node(path: str, mode: str = "r") -> zarr.Array | zarr.Group:
-    """Open a zarr array or group without consolidated (maybe outdated) metadata."""
+    """Open a zarr array or group without consolidated (maybe outdated) metadata.
+
+    Raises:
+        InputError: If the metadata cannot be read.
+    """
     folder = Path(path)
-    version = 3 if (folder / "zarr.json").is_file() else 2
-    array = (folder / ".zarray").is_file()
-    if version == 3:
-        node = zarr.open(path, mode=mode, zarr_format=3, use_consolidated=False)  # type: ignore[arg-type]
-        return node
-    if array:
-        return zarr.open_array(path, mode=mode, zarr_format=2)
-    return zarr.open_group(path, mode=mode, zarr_format=2, use_consolidated=False)  # type: ignore[arg-type]
+    try:
+        if (folder / "zarr.json").is_file():
+            node = zarr.open(path, mode=mode, zarr_format=3, use_consolidated=False)  # type: ignore[arg-type]
+            return cast(zarr.Array | zarr.Group, node)
+        if (folder / ".zarray").is_file():
+            return zarr.open_array(path, mode=mode, zarr_format=2)
+        return zarr.open_group(path, mode=mode, zarr_format=2, use_consolidated=False)  # type: ignore[arg-type]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            path,
+            expected="readable zarr metadata",
+            received=f"{type(error).__name__}: {error}",
+            remedy="copy or write the volume again",
+        ) from error
 
 
 def metadata(group: zarr.Group) -> dict[str, Any]:

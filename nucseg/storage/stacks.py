@@ -1,6 +1,7 @@
 """TIFF stacks, `.npy` files and HDF5 datasets, read lazily."""
 
 import re
+import weakref
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -103,8 +104,10 @@ def open_tiff(path: str) -> Stored:
     def opened() -> Any:
         if mapped:
             return tifffile.memmap(path, mode="r", series=0)
-        store = tifffile.TiffFile(path).series[0].aszarr(level=0)
-        return zarr.open_array(store, mode="r")
+        tiff = tifffile.TiffFile(path)
+        array = zarr.open_array(tiff.series[0].aszarr(level=0), mode="r")
+        weakref.finalize(array, tiff.close)
+        return array
 
     return Stored(path, axes, tuple(shape), dtype, scale, opened)
 

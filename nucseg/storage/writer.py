@@ -228,5 +228,5 @@ def _layout(
 
 def _divisor(side: int) -> int:
     """The divisor that is nearest to 64 by ratio: a prime side is better whole than in single voxels."""
-    divisors = [d for d in range(1, side + 1) if side % d == 0]
-    return min(divisors, key=lambda d: (abs(math.log(d / 64)), d))
+    divisors = [divisor for divisor in range(1, side + 1) if side % divisor == 0]
+    return min(divisors, key=lambda divisor: (abs(math.log(divisor / 64)), divisor), default=0)
