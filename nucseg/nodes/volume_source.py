@@ -83,7 +83,7 @@ class VolumeSource(gp.BatchProvider):
                     roi=roi,
                     voxel_size=(1, 1, 1),
                     interpolatable=raw,
-                    dtype=np.dtype(np.float32) if raw else self._volumes[key].dtype.newbyteorder("="),
+                    dtype=np.dtype(np.float32) if raw else self._volumes[key].dtype,
                 ),
             )
         keep = self.in_memory
