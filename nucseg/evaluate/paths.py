@@ -1,0 +1,119 @@
+"""Evaluation of volumes of any size: block by block, in memory that grows with the number of objects only."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nucseg.errors import InputError
+from nucseg.evaluate.matching import THRESHOLDS, counted_objects, score, score_detection
+from nucseg.evaluate.overlap import contingency
+from nucseg.evaluate.scores import Objects, Scores
+from nucseg.evaluate.streaming import CenterSum, Readable, TableSum, blocks_of, labels_of_points
+from nucseg.points import read_points
+from nucseg.volume import open_labels
+
+Progress = Callable[[int, int], None]
+"""Called with (blocks done, blocks in all)."""
+
+_TABLES = (".csv", ".parquet")
+
+
+def evaluate_paths(
+    predicted_path: str | Path,
+    truth_path: str | Path,
+    min_size: int = 0,
+    *,
+    thresholds: Sequence[float] = THRESHOLDS,
+    name: str = "nuclei",
+    progress: Progress | None = None,
+) -> Scores:
+    """Score files: predicted labels, or a table of predicted points, against labels.
+
+    The same scores as `nucseg.match` and `nucseg.evaluate.matching.detection` give for whole arrays.
+
+    Args:
+        predicted_path: Labels (the output of `nucseg run`, a label image, a TIFF, ...), or a `.csv` or
+            `.parquet` table with columns z, y, x in voxels. A table gives `detection_ap` only.
+        truth_path: Labels.
+        min_size: Objects of fewer voxels are left out, see `nucseg.match`.
+        thresholds: IoU thresholds.
+        name: Name of the label image, where a path holds several.
+        progress: Called after every block.
+
+    Raises:
+        InputError: If a file is missing or holds no labels, or the shapes differ.
+    """
+    truth = open_labels(truth_path, name)
+    if Path(predicted_path).suffix.lower() in _TABLES:
+        return evaluate_points(read_points(predicted_path), truth, min_size, progress)
+    return evaluate_volumes(open_labels(predicted_path, name), truth, min_size, thresholds, progress)
+
+
+def evaluate_volumes(
+    predicted: Readable,
+    truth: Readable,
+    min_size: int = 0,
+    thresholds: Sequence[float] = THRESHOLDS,
+    progress: Progress | None = None,
+) -> Scores:
+    """As `nucseg.match`, reading both volumes block by block.
+
+    Raises:
+        InputError: If the shapes differ.
+    """
+    if predicted.shape != truth.shape:
+        raise InputError(
+            getattr(predicted, "path", "prediction"),
+            expected=f"labels of the truth's shape {truth.shape}",
+            received=f"{predicted.shape}",
+            remedy="compare the labels of the same volume, at the same resolution",
+        )
+    tables, centers = TableSum(), CenterSum()
+    blocks = list(blocks_of(predicted))
+    for done, (begin, shape) in enumerate(blocks, start=1):
+        labels = predicted.read(begin, shape)
+        tables.add(contingency(truth.read(begin, shape), labels))
+        centers.add(labels, begin)
+        if progress:
+            progress(done, len(blocks))
+    table, found = tables.total(), centers.total()
+    counted = np.isin(found.ids, counted_objects(table, min_size).predicted_ids)
+    return score(table, labels_of_points(found.centers[counted], truth), thresholds, min_size)
+
+
+def evaluate_points(
+    points: np.ndarray, truth: Readable, min_size: int = 0, progress: Progress | None = None
+) -> Scores:
+    """As `nucseg.evaluate.matching.detection`, reading the truth block by block.
+
+    Args:
+        points: (n, 3) z, y, x index coordinates in voxels.
+        truth: Labels.
+        min_size: True objects of fewer voxels, and the points in them, are left out.
+        progress: Called after every block.
+
+    Returns:
+        Scores without AP per threshold.
+    """
+    tables = TableSum()
+    blocks = list(blocks_of(truth))
+    for done, (begin, shape) in enumerate(blocks, start=1):
+        labels = truth.read(begin, shape)
+        tables.add(contingency(labels, np.zeros_like(labels)))
+        if progress:
+            progress(done, len(blocks))
+    table = tables.total()
+    found = score_detection(labels_of_points(points, truth), table, min_size)
+    true_ids, none = table.true_ids[counted_objects(table, min_size).true], np.zeros(0, np.uint64)
+    return Scores(
+        ap={},
+        tp={},
+        fp={},
+        fn={},
+        n_true=len(true_ids),
+        n_predicted=found.tp + found.fp,
+        detection=found,
+        info={"min_size": int(min_size)},
+        objects=Objects(true_ids, np.zeros(len(true_ids)), np.zeros(len(true_ids), np.uint64), none, {}),
+    )
