@@ -19,7 +19,7 @@ _HOME = {
     "open_labels": "volume",
     "create_image": "volume",
     "create_labels": "volume",
-    "convert": "convert",
+    "convert_volume": "convert",
     "check_volume": "check",
     "Finding": "check",
     "read_table": "points",
@@ -35,6 +35,7 @@ _HOME = {
     "scenario_names": "heads.scenario",
     # gunpowder nodes
     "VolumeSource": "nodes.volume_source",
+    "RandomPatch": "nodes.random_patch",
     "Deform": "nodes.deform",
     "ArrayAugment": "nodes.array_augment",
     "Gamma": "nodes.gamma",

@@ -51,7 +51,7 @@ def convert(
     source: str, out: str, scale_um: tuple[float, float, float] | None, labels: str | None, points: str | None
 ) -> dict[str, Any]:
     """Convert any readable volume IN to OME-Zarr 0.5 at OUT, or to TIFF when OUT ends in .tif or .tiff."""
-    from nucseg.convert import convert as convert_volume
+    from nucseg.convert import convert_volume
 
     return convert_volume(source, out, scale_um=scale_um, labels=labels, points=points)
 
