@@ -12,9 +12,9 @@ from nucseg.volume import create_image, open_volume
 
 
 def random_prediction(
-    shape: tuple[int, int, int], seed: int, scenario: str = "three_label", levels: int = 0, density: float = 0.0
+    shape: tuple[int, int, int], seed: int, scenario: str = "three_label", levels: int = 0, density: float = 0
 ) -> np.ndarray:
-    """Smooth random maps, (c, z, y, x) float32, with nuclei that merge; `levels` > 0 rounds them, to have ties."""
+    """Smooth random maps, (c, z, y, x) float32, of nuclei that merge; rounded to `levels`, to have ties."""
     rng = np.random.default_rng(seed)
     height = gaussian_filter(rng.standard_normal(shape), 2.0, mode="nearest")
     height = 1 / (1 + np.exp(-(height / max(height.std(), 1e-9) * 2 + density)))
@@ -36,20 +36,21 @@ def balls(shape: tuple[int, int, int], centers: list[tuple[int, int, int]], radi
     )
     inside, near = distance <= radius - 1, distance <= radius
     parts = [~near, inside, near & ~inside]
-    return np.stack([0.05 + 0.9 * part - 0.001 * distance * (i == 1) for i, part in enumerate(parts)]).astype("f4")
+    slope = 0.001 * distance
+    return np.stack([0.05 + 0.9 * part - slope * (i == 1) for i, part in enumerate(parts)]).astype("f4")
 
 
-def save_prediction(path: Path, prediction: np.ndarray, scale_um: tuple | None = (0.2, 0.1, 0.1)) -> str:
-    """Write a prediction as an OME-Zarr image."""
-    volume = create_image(
-        path,
-        shape=prediction.shape,
-        dtype=prediction.dtype,
-        scale_um=scale_um,
-        axes=("c", "z", "y", "x"),
-        shards=prediction.shape[1:],
-    )
-    volume.write((0, 0, 0), prediction)
+def save_prediction(path: Path, prediction: np.ndarray) -> str:
+    """Write a prediction as a bare array, .npy, or as an OME-Zarr image of voxels 0.2 x 0.1 x 0.1 um."""
+    if path.suffix == ".npy":
+        np.save(path, prediction)
+    else:
+        shape, scale = prediction.shape, (0.2, 0.1, 0.1)
+        axes = ("c", "z", "y", "x")
+        volume = create_image(
+            path, shape=shape, dtype=prediction.dtype, scale_um=scale, axes=axes, shards=shape[1:]
+        )
+        volume.write((0, 0, 0), prediction)
     return str(path)
 
 
@@ -81,10 +82,8 @@ class Doubled(Task):
         return [Path(self.out) / "doubled"]
 
     def create(self) -> None:
-        volume = open_volume(self.volume)
-        create_image(
-            self.outputs()[0], shape=volume.shape, dtype="int32", scale_um=None, shards=self.block, chunks=self.block
-        )
+        shape, block = open_volume(self.volume).shape, self.block
+        create_image(self.outputs()[0], shape=shape, dtype="int32", scale_um=None, shards=block, chunks=block)
 
     def process(self, block: Block) -> dict[str, Any]:
         if block.index == self.bad and self.how == "refuse":

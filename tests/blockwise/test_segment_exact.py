@@ -9,7 +9,9 @@ from blockwise_cases import balls, labels_of, random_prediction, save_prediction
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from nucseg.blockwise.grid import Box
 from nucseg.blockwise.launch import Local
+from nucseg.blockwise.records import Records
 from nucseg.blockwise.segment import Segment
 from nucseg.errors import BlocksFailed
 from nucseg.heads.scenario import Decoding
@@ -20,7 +22,7 @@ HERE = Local(workers=0)
 @given(
     seed=st.integers(0, 2**32 - 1),
     shape=st.tuples(st.integers(1, 26), st.integers(1, 26), st.integers(4, 40)),
-    block=st.tuples(st.integers(3, 30), st.integers(5, 30), st.integers(5, 30)),
+    block=st.tuples(st.integers(5, 30), st.integers(7, 30), st.integers(9, 40)),
     halo=st.sampled_from([2, 5]),
     votes=st.booleans(),
     dilate=st.integers(0, 2),
@@ -29,16 +31,20 @@ HERE = Local(workers=0)
     density=st.sampled_from([-1.0, 0.0, 1.5]),
 )
 @example((3), (18, 20, 33), (7, 9, 11), 2, True, 1, 12, 8, 0.0)
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_blocks_equal_the_whole(seed, shape, block, halo, votes, dilate, min_size, levels, density):
     scenario = "three_label_cpv" if votes else "three_label"
-    how = {"seeds": "votes", "seed_threshold": 1.1, "reach": 3, "vote_passes": 1} if votes else {"seed_threshold": 0.6}
+    how = {"seed_threshold": 0.6}
+    if votes:
+        how = {"seeds": "votes", "seed_threshold": 1.1, "reach": 3, "vote_passes": 1}
     decoding = Decoding(foreground_threshold=0.5, dilate=dilate, min_size=min_size, **how)
     with tempfile.TemporaryDirectory() as folder:
-        path = save_prediction(Path(folder) / "p.zarr", random_prediction(shape, seed, scenario, levels, density))
+        prediction = random_prediction(shape, seed, scenario, levels, density)
+        path = save_prediction(Path(folder) / "p.npy", prediction)
         settled = {"prediction": path, "scenario": scenario, "decoding": decoding}
+        settled |= {"block": block, "halo": halo, "max_halo": 64}
         reference = Segment(out=f"{folder}/whole", engine="mahotas", **settled).blockwise(HERE)
-        blocks = Segment(out=f"{folder}/blocks", block=block, halo=halo, max_halo=64, **settled).blockwise(HERE)
+        blocks = Segment(out=f"{folder}/blocks", **settled).blockwise(HERE)
         expected, got = labels_of(Path(folder) / "whole"), labels_of(Path(folder) / "blocks")
         assert np.count_nonzero(expected != got) == 0
         assert blocks["digest"] == reference["digest"]
@@ -48,28 +54,28 @@ def test_blocks_equal_the_whole(seed, shape, block, halo, votes, dilate, min_siz
 
 
 @given(seed=st.integers(0, 2**32 - 1), max_halo=st.integers(1, 12), dilate=st.integers(0, 1))
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_small_halo_gives_the_same_labels_or_none(seed, max_halo, dilate):
     decoding = Decoding(seed_threshold=0.6, foreground_threshold=0.5, dilate=dilate)
     with tempfile.TemporaryDirectory() as folder:
-        path = save_prediction(Path(folder) / "p.zarr", random_prediction((20, 24, 30), seed, density=0.7))
+        prediction = random_prediction((20, 24, 30), seed, density=0.7)
+        path = save_prediction(Path(folder) / "p.npy", prediction)
         settled = {"prediction": path, "scenario": "three_label", "decoding": decoding}
         Segment(out=f"{folder}/whole", whole=True, **settled).blockwise(HERE)
         expected = labels_of(Path(folder) / "whole")
         task = Segment(out=f"{folder}/blocks", block=(8, 8, 8), max_halo=max_halo, **settled)
+        failed = False
         try:
             task.blockwise(HERE)
-            assert np.array_equal(labels_of(Path(folder) / "blocks"), expected)
-        except BlocksFailed as error:
-            got = labels_of(Path(folder) / "blocks")
-            named = 0
-            for block in task.resolved().grid():
-                z, y, x = (slice(b, e) for b, e in zip(block.begin, block.end, strict=True))
-                if np.array_equal(got[z, y, x], expected[z, y, x]):
-                    continue
-                assert not got[z, y, x].any(), "an undecided block is not written"
-                named += str(block) in str(error)
-            assert named > 0 or str(error).count("largest halo") > 0
+        except BlocksFailed:
+            failed = True
+        got = labels_of(Path(folder) / "blocks")
+        done = Records(f"{folder}/blocks", "segment").read()[0]
+        grid = task.resolved().grid()
+        assert failed == (len(done) < len(grid))
+        for block in grid:
+            part = block.inside(Box((0, 0, 0), grid.volume))
+            assert np.array_equal(got[part], expected[part] if block.index in done else 0 * got[part])
 
 
 @pytest.fixture
@@ -79,10 +85,11 @@ def faces(tmp_path):
     return centers, save_prediction(tmp_path / "p.zarr", balls((48, 48, 48), centers, 5))
 
 
-@pytest.mark.parametrize("block", [(16, 16, 16), (16, 48, 17), (1, 16, 48), (48, 48, 48), (13, 7, 11)])
+@pytest.mark.parametrize("block", [(16, 16, 16), (16, 48, 17), (2, 48, 48), (48, 48, 48), (13, 19, 11)])
 def test_nuclei_on_faces_edges_and_corners(tmp_path, faces, block):
     centers, path = faces
-    result = Segment(out=str(tmp_path / "o"), prediction=path, scenario="three_label", block=block).blockwise(HERE)
+    task = Segment(out=str(tmp_path / "o"), prediction=path, scenario="three_label", block=block)
+    result = task.blockwise(HERE)
     labels = labels_of(tmp_path / "o")
     ids = [labels[center] for center in centers]
     assert result["nuclei"] == len(centers) == len(set(ids) - {0})
@@ -101,15 +108,15 @@ def test_an_object_larger_than_the_halo_is_reported_and_not_written(tmp_path):
     prediction[:, bar] = np.array([0.1, 0.2, 0.7])[:, None]  # one object, its only seed at one end
     prediction[:, 6:9, 6:9, 5:8] = np.array([0.05, 0.9, 0.05])[:, None, None, None]
     path = save_prediction(tmp_path / "p.zarr", prediction)
-    task = Segment(out=str(tmp_path / "o"), prediction=path, scenario="three_label", block=(16, 16, 16), max_halo=12)
+    settled = {"prediction": path, "scenario": "three_label", "block": (16, 16, 16)}
+    task = Segment(out=str(tmp_path / "o"), max_halo=12, **settled)
     with pytest.raises(BlocksFailed, match=r"\[0:16, 0:16, 32:48\].*largest halo of 12 voxels") as caught:
         task.blockwise(HERE)
     assert "[0:16, 0:16, 80:96]" not in str(caught.value)
     labels = labels_of(tmp_path / "o")
     assert labels[8, 8, 88] > 0, "other blocks are done"
     assert not labels[:, :, 32:48].any()
-    again = Segment(out=str(tmp_path / "o2"), prediction=path, scenario="three_label", block=(16, 16, 16))
-    result = again.blockwise(HERE)
+    result = Segment(out=str(tmp_path / "o2"), **settled).blockwise(HERE)
     assert result["nuclei"] == 2
     assert result["largest_halo"] == 64
 
@@ -121,7 +128,7 @@ def test_every_way_gives_the_same_digest(tmp_path):
         ({"whole": True}, HERE),
         ({"engine": "mahotas"}, HERE),
         ({"block": (10, 12, 40)}, HERE),
-        ({"block": (16, 16, 16)}, Local(workers=2)),
+        ({"block": (16, 16, 16)}, Local(workers=1)),
         ({}, HERE),
     ]
     results = [

@@ -1,0 +1,69 @@
+"""kill -9: of a worker, of the scheduler; what is done stays done and the result is the same."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from blockwise_cases import random_prediction, save_prediction
+
+from nucseg.blockwise.launch import Local
+from nucseg.blockwise.records import Records
+from nucseg.blockwise.segment import Segment
+
+DRIVER = """
+import sys
+from nucseg.blockwise.launch import Local
+from nucseg.blockwise.segment import Segment
+Segment(out=sys.argv[2], prediction=sys.argv[1], scenario="three_label", block=(8, 8, 8)).blockwise(Local(workers=1))
+"""
+
+
+def wait_for(condition, what: str, seconds: float = 120.0):
+    until = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < until, f"waited in vain for {what}"
+        time.sleep(0.01)
+    return value
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no kill -9")
+def test_kill_a_worker_then_the_scheduler_then_go_on(tmp_path):
+    path = save_prediction(tmp_path / "p.zarr", random_prediction((48, 64, 64), 3))
+    settled = {"prediction": path, "scenario": "three_label", "block": (8, 8, 8)}
+    undisturbed = Segment(out=str(tmp_path / "calm"), **settled).blockwise(Local(workers=0))
+    blocks = undisturbed["blocks"]
+
+    out = tmp_path / "killed"
+    records = Records(out, "segment")
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, path, str(out)], stderr=subprocess.DEVNULL)
+    try:
+        first = wait_for(lambda: next(records.lines(), None), "the first block")["pid"]
+        os.kill(first, signal.SIGKILL)
+        second = wait_for(
+            lambda: {line["pid"] for line in records.lines()} - {first},
+            "blocks of the worker that takes over",
+        ).pop()
+    finally:
+        driver.kill()
+        driver.wait()
+    wait_for(lambda: not alive(second), "the worker to end itself without its scheduler")
+
+    done = len(records.read()[0])
+    assert 0 < done < blocks, "the kill came in the middle"
+    result = Segment(out=str(out), **settled).blockwise(Local(workers=1))
+    assert result["skipped"] == done
+    assert result["digest"] == undisturbed["digest"]
+    assert result["nuclei"] == undisturbed["nuclei"]
