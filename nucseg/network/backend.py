@@ -9,8 +9,8 @@ logger = logging.getLogger(__name__)
 def jit_compile() -> bool:
     """Whether a model should be compiled by XLA: on JAX only.
 
-    On the CPU, TensorFlow's XLA runs 3-D convolutions about ten times slower than its own kernels, and Keras would
-    choose it.
+    On the CPU, TensorFlow's XLA runs 3-D convolutions about ten times slower than its own kernels, and
+    Keras would choose it.
     """
     import keras
 
@@ -20,8 +20,8 @@ def jit_compile() -> bool:
 def use_threads(threads: int | None) -> None:
     """Limit the threads of the Keras backend in this process; None leaves its own choice (all cores).
 
-    TensorFlow takes the number once, before its first operation: when it is too late, or with JAX, which has no such
-    setting, a warning says so.
+    TensorFlow takes the number once, before its first operation: when it is too late, or with JAX, which
+    has no such setting, a warning says so.
     """
     if threads is None:
         return
@@ -36,13 +36,17 @@ def use_threads(threads: int | None) -> None:
             tf.config.threading.set_inter_op_parallelism_threads(min(threads, 2))
         except RuntimeError:
             if tf.config.threading.get_intra_op_parallelism_threads() != threads:
-                logger.warning("TensorFlow is already running: it cannot be limited to %d threads now", threads)
+                logger.warning(
+                    "TensorFlow is already running: it cannot be limited to %d threads now", threads
+                )
     elif backend == "torch":
         import torch
 
         torch.set_num_threads(threads)
     else:
-        logger.warning("the Keras backend %s takes no number of threads; set OMP_NUM_THREADS or taskset", backend)
+        logger.warning(
+            "the Keras backend %s takes no number of threads; set OMP_NUM_THREADS or taskset", backend
+        )
 
 
 def share_gpu() -> None:

@@ -6,14 +6,15 @@ A run folder holds `checkpoints/00001200/`, the name being the iteration, each w
 - `optimizer.npz`: every variable of the optimiser (moments, its own iteration, learning rate);
 - `state.json`: iteration, loss, hash of the weights, versions.
 
-A checkpoint is written under a name that starts with a dot and renamed when it is complete, so that a process killed
-while it saves leaves nothing that a later run would pick up.
+A checkpoint is written under a name that starts with a dot and renamed when it is complete, so that a
+process killed while it saves leaves nothing that a later run would pick up.
 """
 
 import hashlib
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -75,7 +76,11 @@ def find_checkpoint(run: str | Path, iteration: int | None = None) -> Checkpoint
 
 
 def save_checkpoint(
-    run: str | Path, iteration: int, network: "keras.Model", optimizer: "keras.optimizers.Optimizer", loss: float
+    run: str | Path,
+    iteration: int,
+    network: "keras.Model",
+    optimizer: "keras.optimizers.Optimizer",
+    loss: float,
 ) -> Checkpoint:
     """Write one checkpoint, atomically; one of the same iteration is replaced.
 
@@ -93,7 +98,7 @@ def save_checkpoint(
     partial = folder / f".{iteration:08d}"
     partial.mkdir()
     network.save(partial / "model.keras")
-    np.savez(partial / "optimizer.npz", **_to_arrays(optimizer.variables))
+    np.savez(partial / "optimizer.npz", allow_pickle=False, **_to_arrays(optimizer.variables))
     state = {
         "iteration": iteration,
         "loss": loss,
@@ -144,15 +149,29 @@ def load_weights(checkpoint: Checkpoint, network: "keras.Model") -> None:
     Raises:
         InputError: The checkpoint is of another network, or damaged.
     """
+    import keras
+
     try:
-        network.load_weights(checkpoint.path / "model.keras")
-    except (ValueError, OSError, KeyError) as error:
+        weights = keras.saving.load_model(checkpoint.path / "model.keras", compile=False).get_weights()
+        problem = _problem(weights, network, checkpoint.state["weights_sha256"])
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+        problem = str(error).strip().splitlines()[0]
+    if problem:
         raise InputError(
             f"checkpoint {checkpoint.path}",
             expected="the weights of the network that run.json describes",
-            received=str(error).strip().splitlines()[0],
+            received=problem,
             remedy="choose another checkpoint, or train again",
-        ) from error
+        )
+    network.set_weights(weights)
+
+
+def _problem(weights: list[np.ndarray], network: "keras.Model", digest: str) -> str | None:
+    if [w.shape for w in weights] != [tuple(w.shape) for w in network.weights]:
+        return f"weights of another network, {sum(w.size for w in weights)} parameters"
+    if hash_arrays(weights) != digest:
+        return "weights that are not the ones that were saved (their hash in state.json differs)"
+    return None
 
 
 def hash_arrays(arrays: list[np.ndarray]) -> str:

@@ -16,13 +16,15 @@ _FLUSH_SECONDS = 2.0
 class LossLog:
     """Appends one row per iteration to `losses.csv`, and the same numbers to `tensorboard/`.
 
-    The columns are `iteration`, `loss` (of all heads, weighted), one per head, and `seconds`: the time trained so
-    far, over all resumptions. TensorBoard events are written with TensorBoard's own writer, whatever Keras' backend.
+    The columns are `iteration`, `loss` (of all heads, weighted), one per head, and `seconds`: the time
+    trained so far, over all resumptions. TensorBoard events are written with TensorBoard's own writer,
+    whatever Keras' backend.
 
     Args:
         folder: The run folder.
         heads: Names of the heads.
-        start: Iterations done; rows after it (of a process that went on beyond its last checkpoint) are dropped.
+        start: Iterations done; rows after it (of a process that went on beyond its last checkpoint) are
+            dropped.
         tensorboard: Whether to write TensorBoard events too.
 
     Raises:
@@ -49,7 +51,9 @@ class LossLog:
         elapsed, self._last = now - self._last, now
         self._seconds += elapsed
         values = [loss, *(heads[name] for name in self._columns[2:-1])]
-        self._file.write(",".join([str(iteration), *(f"{v:.8g}" for v in values), f"{self._seconds:.3f}"]) + "\n")
+        self._file.write(
+            ",".join([str(iteration), *(f"{v:.8g}" for v in values), f"{self._seconds:.3f}"]) + "\n"
+        )
         if now - self._flushed > _FLUSH_SECONDS:
             self.flush()
         if self._events is not None:

@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 class TrainedModel:
     """The network of a training run at one of its checkpoints.
 
-    Loading reads small files only; Keras is imported and the weights are read at the first prediction, so that a
-    process that plans or schedules pays for neither.
+    Loading reads small files only; Keras is imported and the weights are read at the first prediction, so
+    that a process that plans or schedules pays for neither.
 
     Attributes:
         run: The run folder.
@@ -60,8 +60,8 @@ class TrainedModel:
 
         Args:
             run_folder: What `nucseg train --folder` wrote.
-            checkpoint: Its iteration; None takes the one selected on validation volumes (`selected.json`), or else
-                the newest.
+            checkpoint: Its iteration; None takes the one selected on validation volumes (`selected.json`),
+                or else the newest.
             threads: For the Keras backend; None leaves its own choice.
 
         Raises:
@@ -123,7 +123,7 @@ class TrainedModel:
 
     @property
     def keras(self) -> "keras.Model":
-        """The Keras model with this checkpoint's weights, channels last, without activation; loaded on first use."""
+        """The Keras model with this checkpoint's weights, channels last, linear; loaded on first use."""
         if self._keras is None:
             use_threads(self.threads)
             share_gpu()
@@ -163,8 +163,8 @@ class TrainedModel:
                 (`network.input_shape`).
 
         Returns:
-            float32 `(scenario.channels, z, y, x)` after the activation, vectors in voxels; smaller than `raw` by
-            `context` a side.
+            float32 `(scenario.channels, z, y, x)` after the activation, vectors in voxels; smaller than
+            `raw` by `context` a side.
 
         Raises:
             InputError: A shape or a number of channels that the network cannot take.

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Optimizer(BaseModel):
-    """Adam with Keras' betas; the learning rate rises linearly, then stays or falls along a cosine to zero."""
+    """Adam with Keras' betas; the learning rate rises linearly, then stays or falls along a cosine to 0."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,5 +41,7 @@ class Optimizer(BaseModel):
             )
         elif self.warmup:
             # Linear from 0 to the learning rate, where it stays.
-            rate = schedules.PolynomialDecay(0.0, self.warmup, end_learning_rate=self.learning_rate, power=1.0)
+            rate = schedules.PolynomialDecay(
+                0.0, self.warmup, end_learning_rate=self.learning_rate, power=1.0
+            )
         return keras.optimizers.Adam(rate, global_clipnorm=self.clipnorm)

@@ -64,3 +64,46 @@ class RunRecord(BaseModel):
         partial = path.with_name(f".{NAME}")
         partial.write_text(self.model_dump_json(indent=1), encoding="utf-8")
         os.replace(partial, path)
+
+    def begin(self, run: str | Path, resume: bool = False) -> None:
+        """Make the run folder and write the record; with `resume`, a run of the same record may be there.
+
+        Raises:
+            InputError: The folder has a run already (without `resume`) or one of another scenario or
+                network, or cannot be written.
+        """
+        folder = Path(run)
+        if (folder / NAME).exists():
+            started = (folder / "losses.csv").exists() or (folder / "checkpoints").exists()
+            if not resume and started:
+                raise InputError(
+                    f"run folder {run}",
+                    expected="a new or empty folder",
+                    received="the folder of another training run",
+                    remedy="resume that run (--resume), or choose another folder",
+                )
+            if started:
+                self._check_same(folder)
+                return
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.write(folder)
+        except OSError as error:
+            raise InputError(
+                f"run folder {run}",
+                expected="a folder that can be written",
+                received=str(error),
+                remedy="choose another folder, or change its permissions",
+            ) from error
+
+    def _check_same(self, folder: Path) -> None:
+        found = RunRecord.read(folder)
+        for field in ("scenario", "network", "seed", "normalize"):
+            have, want = getattr(found, field), getattr(self, field)
+            if have != want:
+                raise InputError(
+                    str(folder / NAME),
+                    expected=f"a run of {field} {want!r}",
+                    received=f"{have!r}",
+                    remedy="resume with the configuration it was started with, or start in a new folder",
+                )

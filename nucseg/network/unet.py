@@ -1,8 +1,8 @@
 """The 3-D U-Net: its configuration, the arithmetic of its shapes, and its Keras model.
 
 Source: the 3-D U-Net of Çiçek et al. (MICCAI 2016) as Hirsch and Kainmueller use it (MIDL 2020, section 2):
-valid padding, max-pooling by 2, nearest-neighbour up-sampling after a bias-free 1x1x1 channel mix, centre-cropped
-skips.
+valid padding, max-pooling by 2, nearest-neighbour up-sampling after a bias-free 1x1x1 channel mix,
+centre-cropped skips.
 """
 
 from collections.abc import Sequence
@@ -45,9 +45,9 @@ class UNet(BaseModel):
     convolutions: int = Field(2, ge=1)
     """3x3x3 convolutions per level, on the way down and on the way up."""
     padding: Literal["valid", "same"] = "valid"
-    """`valid`: the output is smaller than the input by `context` a side, and tiles agree exactly. `same`: zeros
-    are padded in every convolution, training patches keep their shape; predictions are cropped by `context` so
-    that their tiles agree too."""
+    """`valid`: the output is smaller than the input by `context` a side, and tiles agree exactly. `same`:
+    zeros are padded in every convolution, training patches keep their shape; predictions are cropped by
+    `context` so that their tiles agree too."""
     input_channels: int = Field(1, ge=1)
     """Channels of the raw image."""
     initializer: Literal["glorot_uniform", "he_normal"] = "glorot_uniform"
