@@ -13,10 +13,9 @@ import tifffile
 
 from nucseg.errors import InputError
 from nucseg.points import add_micrometers, read_points, read_table, write_table
-from nucseg.storage import ome
 from nucseg.storage.stacks import TIFF_SUFFIXES
 from nucseg.storage.stored import Float3
-from nucseg.volume import Volume, create_image, create_labels, open_labels, open_volume
+from nucseg.volume import Volume, create_image, create_labels, find_labels, open_volume
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ def convert_volume(
             already or cannot be written. Nothing is left under the name `out` then.
     """
     volume = open_volume(source, scale_um=scale_um)
-    instances = None if labels is None else _find_labels(os.fspath(source), os.fspath(labels))
+    instances = None if labels is None else find_labels(source, labels)
     table = None if points is None else _checked_points(points, volume)
     if instances is not None and instances.shape != volume.shape:
         raise InputError(
@@ -219,23 +218,6 @@ def _tiff_dtype(volume: Volume) -> np.dtype:
             )
     logger.warning("%s: TIFF knows no %s; written as %s, no value changes", volume.path, dtype, replaced)
     return replaced
-
-
-def _find_labels(source: str, labels: str) -> Volume:
-    """Labels by their name in the source, else by their own path."""
-    names = ome.label_names(source) if ome.is_zarr(source) else []
-    if labels in names:
-        found = open_labels(source, labels)
-    elif names and not os.path.exists(labels.partition(":")[0]):
-        raise InputError(
-            "labels",
-            expected=f"a label file, or one of the source's labels: {', '.join(names)}",
-            received=labels,
-            remedy="correct the name or the path",
-        )
-    else:
-        found = open_labels(labels)
-    return found
 
 
 def _checked_points(points: str | Path, volume: Volume) -> dict[str, np.ndarray]:

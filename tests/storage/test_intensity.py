@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from nucseg import volume as volume_module
 from nucseg.errors import InputError
+from nucseg.storage import volume as volume_module
 from nucseg.volume import create_image, open_volume
 
 SHAPE = (7, 8, 9)
