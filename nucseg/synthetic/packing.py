@@ -39,8 +39,15 @@ def _cells(centers: np.ndarray, cell: float) -> tuple:
 
 
 @njit(cache=True, nogil=True)
-def neighbour_pairs(centers: np.ndarray, reach: float) -> np.ndarray:
-    """All pairs (i < j) of points nearer than `reach`, as int64[n, 2], in a fixed order."""
+def neighbour_pairs(centers: np.ndarray, sizes: np.ndarray, skin: float) -> np.ndarray:
+    """All pairs (i < j) nearer than the sum of their sizes plus a skin, as int64[n, 2], in a fixed order.
+
+    Args:
+        centers: float64[n, 3], um.
+        sizes: float64[n], radius of a sphere around each centre, um.
+        skin: um.
+    """
+    reach = 2.0 * sizes.max() + skin
     low, counts, start, order = _cells(centers, reach)
     pairs = np.empty((64, 2), np.int64)
     found = 0
@@ -59,7 +66,7 @@ def neighbour_pairs(centers: np.ndarray, reach: float) -> np.ndarray:
                         square = 0.0
                         for k in range(3):
                             square += (centers[i, k] - centers[j, k]) ** 2
-                        if square < reach * reach:
+                        if square < (sizes[i] + sizes[j] + skin) ** 2:
                             if found == pairs.shape[0]:
                                 larger = np.empty((2 * found, 2), np.int64)
                                 larger[:found] = pairs
@@ -107,6 +114,7 @@ def relax(
     centers: np.ndarray,
     forms: np.ndarray,
     reaches: np.ndarray,
+    longest: np.ndarray,
     contact: float,
     axis: int,
     across: tuple[int, int],
@@ -119,6 +127,7 @@ def relax(
         centers: float64[n, 3], um, z, y, x; changed in place.
         forms: float64[n, 3, 3], the ellipsoids.
         reaches: float64[n, 3], half sizes of the ellipsoids' boxes, um.
+        longest: float64[n], the longest semi-axis of each, um.
         contact: Pairs push below `contact` times the distance at which they touch.
         axis: The axis of the tube; `across` are the two others.
         across: See `axis`.
@@ -130,10 +139,10 @@ def relax(
         distance.
     """
     n = centers.shape[0]
-    largest = reaches.max()
-    skin = 0.35 * largest
+    sizes = contact * longest
+    skin = 0.3 * longest.max()
     pressed = np.zeros(n)
-    pairs = neighbour_pairs(centers, 2.0 * largest * contact + skin)
+    pairs = neighbour_pairs(centers, sizes, skin)
     anchor = centers.copy()
     for _ in range(rounds):
         drift = 0.0
@@ -143,7 +152,7 @@ def relax(
                 square += (centers[i, k] - anchor[i, k]) ** 2
             drift = max(drift, square)
         if drift > (0.5 * skin) ** 2:
-            pairs = neighbour_pairs(centers, 2.0 * largest * contact + skin)
+            pairs = neighbour_pairs(centers, sizes, skin)
             anchor[:] = centers
         pressed[:] = 0.0
         for at in range(pairs.shape[0]):
@@ -152,8 +161,7 @@ def relax(
             dy = centers[j, 1] - centers[i, 1]
             dx = centers[j, 2] - centers[i, 2]
             distance = math.sqrt(dz * dz + dy * dy + dx * dx) + 1e-9
-            wanted = contact * 2.0 * largest
-            if distance >= wanted:
+            if distance >= sizes[i] + sizes[j]:
                 continue
             dz, dy, dx = dz / distance, dy / distance, dx / distance
             wanted = contact * (radius_along(forms[i], dz, dy, dx) + radius_along(forms[j], dz, dy, dx))
@@ -189,11 +197,11 @@ def own_shares(centers: np.ndarray, forms: np.ndarray, radii: np.ndarray, sample
         float64[n].
     """
     n = centers.shape[0]
-    largest = 0.0
+    longest = np.zeros(n)
     for i in range(n):
         for k in range(3):
-            largest = max(largest, math.sqrt((radii[i, :, k] ** 2).sum()))
-    pairs = neighbour_pairs(centers, 2.0 * largest)
+            longest[i] = max(longest[i], math.sqrt((radii[i, :, k] ** 2).sum()))
+    pairs = neighbour_pairs(centers, longest, 0.0)
     lost = np.zeros((n, samples.shape[0]), np.bool_)
     for at in range(pairs.shape[0]):
         for turn in range(2):

@@ -106,9 +106,12 @@ def plan_worm(
     centers_um = np.concatenate(
         [_in_head(in_head, body, neck, hollow, along, rng), _in_rows(nuclei - in_head, body, neck, rng)]
     )
+    near = np.lexsort((centers_um // (4.0 * BODY_RADIUS_UM)).T)  # neighbours lie close in memory, too
+    centers_um, axes_um = centers_um[near], axes_um[near]
     forms = np.linalg.inv(axes_um @ axes_um.transpose(0, 2, 1))
     reaches = np.linalg.norm(axes_um, axis=2)
-    relax(centers_um, forms, reaches, look.contact, body.axis, body.across, body.dials, 600)
+    longest = np.linalg.norm(axes_um, axis=1).max(axis=1)
+    relax(centers_um, forms, reaches, longest, look.contact, body.axis, body.across, body.dials, 600)
     shares = own_shares(centers_um, forms, axes_um, _ball(160))
     if shares.min() < SMALLEST_SHARE:
         _refuse(nuclei, int(0.97 * np.count_nonzero(shares >= SMALLEST_SHARE)), shape)
@@ -179,18 +182,17 @@ def _refuse(nuclei: int, fit: int, shape: tuple[int, int, int]) -> None:
 def _ellipsoids(nuclei: int, in_head: int, body: Body, rng: np.random.Generator) -> np.ndarray:
     """Draw semi-axes: the head's nuclei round and any way up, the body's larger, longer, along the worm."""
     mean = np.where(np.arange(nuclei) < in_head, HEAD_RADIUS_UM, BODY_RADIUS_UM)
-    radius = mean * np.exp(np.clip(RADIUS_SPREAD * rng.standard_normal(nuclei), -0.25, 0.25))
+    radius = mean * np.exp(np.clip(RADIUS_SPREAD * rng.standard_normal(nuclei), -0.2, 0.2))
     stretch = np.where(np.arange(nuclei) < in_head, 0.10, 0.16)[:, None] * rng.standard_normal((nuclei, 3))
-    stretch = np.clip(stretch, -0.28, 0.28)
+    stretch = np.clip(stretch, -0.24, 0.24)
     stretch -= stretch.mean(axis=1, keepdims=True)
     frames = np.linalg.qr(rng.standard_normal((nuclei, 3, 3)))[0]
     lengths = radius[:, None] * np.exp(stretch)
     lying = np.zeros(3)
     lying[body.axis] = 1.0
-    for i in range(in_head, nuclei):  # the longest axis turns towards the worm's
-        lengths[i] = np.sort(lengths[i])[::-1]
-        first = lying + 0.35 * rng.standard_normal(3)
-        frames[i] = np.linalg.qr(np.column_stack([first, frames[i][:, :2]]))[0]
+    lengths[in_head:] = np.sort(lengths[in_head:], axis=1)[:, ::-1]
+    frames[in_head:, :, 0] = lying + 0.35 * rng.standard_normal((nuclei - in_head, 3))
+    frames[in_head:] = np.linalg.qr(frames[in_head:])[0]  # the longest axis turns towards the worm's
     return frames * lengths[:, None, :]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nucseg.errors import InputError, NucsegError
+from nucseg.points import write_table
 from nucseg.synthetic.plan import DEFAULT_SCALE_UM, Plan, plan_worm
 from nucseg.synthetic.render import render_block
 from nucseg.volume import create_image, create_labels
@@ -93,8 +94,6 @@ def synthesize(
 
 
 def _write_centers(out: str | Path, plan: Plan, voxels: np.ndarray) -> None:
-    from nucseg.points import write_table
-
     columns: dict[str, np.ndarray] = {"id": np.arange(1, voxels.size + 1, dtype=np.uint32)}
     columns |= {name: plan.centers[:, k] for k, name in enumerate("zyx")}
     columns |= {f"{name}_um": plan.centers_um[:, k] for k, name in enumerate("zyx")}
