@@ -49,8 +49,6 @@ def choose_decoding(
     scenario: Scenario,
     base: Decoding | None,
     *,
-    scale_um: tuple[float, float, float] | None = None,
-    nucleus_um: float | None = None,
     seeds: str | None = None,
     **changes: Any,
 ) -> Decoding:
@@ -59,13 +57,11 @@ def choose_decoding(
     Args:
         scenario: The heads of the prediction.
         base: Selected on validation volumes; None starts from the defaults of the main head.
-        scale_um: Size of a voxel, for `nucleus_um`.
-        nucleus_um: Largest diameter of a nucleus: sets how far votes reach.
         seeds: `main` or `votes`; None as in `base`. Changing it takes that kind's default threshold.
         changes: Other fields of `Decoding`; those that are None are left as they are.
 
     Raises:
-        InputError: Votes without center vectors or without a reach; nucleus_um without a voxel size.
+        InputError: Votes without center vectors or without a reach.
     """
     fields = (base or scenario.default_decoding()).model_dump()
     if seeds is not None and seeds != fields["seeds"]:
@@ -82,8 +78,6 @@ def choose_decoding(
             vectors.default_vote_threshold if votes and vectors else scenario.main.default_seed_threshold
         )
         fields |= {"seeds": seeds, "seed_threshold": threshold}
-    if nucleus_um is not None:
-        fields["reach"] = diameter_voxels(nucleus_um, scale_um)
     fields |= {name: value for name, value in changes.items() if value is not None}
     if fields["seeds"] == "votes" and not fields["reach"]:
         raise InputError(

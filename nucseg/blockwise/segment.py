@@ -143,7 +143,7 @@ class Segment(Task):
             self._target(),
             "nuclei",
             shape=volume.shape,
-            dtype="uint32" if prod(volume.shape) < 2**32 else "uint64",
+            dtype=label_dtype(volume.shape),
             scale_um=volume.scale_um,
             shards=block,
             chunks=chunk_shape(block),
@@ -192,7 +192,7 @@ class Segment(Task):
     ) -> dict[str, Any]:
         """As `Task.blockwise`; with a smallest size, a second pass over the blocks drops what is smaller."""
         result = super().blockwise(launcher, overwrite=overwrite, log=log)
-        head = Records(Path(self.out).resolve(), self.name).head() or {}
+        head = Records(self.out, self.name).head() or {}
         if min_size := head["fields"]["decoding"]["min_size"]:
             sift = Sift(out=self.out, min_size=min_size).blockwise(launcher, log=log)
             seconds = result["seconds"] + sift["seconds"]
@@ -207,21 +207,28 @@ class Segment(Task):
         return result
 
     def expected_memory(self) -> tuple[int, int]:
-        """Voxels read times (4 bytes a channel + 60 for surface, seeds, labels and queue) + 0.3 GiB."""
-        volume = open_volume(self.source)
-        scenario, decoding = self._settled()
-        largest = Box((0, 0, 0), self.grid().block)
+        """See `memory_for`."""
+        return self.memory_for(self._settled()[0], self.grid().volume)
+
+    def memory_for(self, scenario: Scenario, volume: Shape) -> tuple[int, int]:
+        """Bytes of a worker with the first and with the largest halo, for a volume of this shape.
+
+        Voxels read (the block with halo and context, clipped to the volume) times 4 bytes a channel and 60 for
+        surface, seeds, labels and queue, and 0.3 GiB.
+        """
+        decoding = self.decoding or scenario.default_decoding()
+        block = volume if self.whole else self.block or default_block(volume)
 
         def bytes_for(halo: int) -> int:
-            sides = (b + 2 * (halo + scenario.context(decoding)) for b in largest.shape)
-            voxels = prod(min(side, n) for side, n in zip(sides, volume.shape, strict=True))
+            margin = 2 * (halo + scenario.context(decoding))
+            voxels = prod(min(b + margin, n) for b, n in zip(block, volume, strict=True))
             return voxels * (4 * scenario.channels + 60) + 3 * 2**30 // 10
 
         return bytes_for(self.halo), bytes_for(self.max_halo)
 
     def expected_output(self) -> int:
         """One label a voxel."""
-        return prod(self.grid().volume) * (4 if prod(self.grid().volume) < 2**32 else 8)
+        return label_bytes(self.grid().volume)
 
     def _settled(self) -> tuple[Scenario, Decoding]:
         if self.scenario is None or self.decoding is None:
@@ -287,6 +294,23 @@ class Segment(Task):
         if decoding.dilate:
             labels = expand_labels(labels, decoding.dilate)
         return labels[block.inside(region)], ""
+
+
+def labels_records(out: str | Path) -> Records:
+    """The records of the task that wrote OUT/labels/nuclei last: the segmentation, or its second pass."""
+    made = Records(out, Segment.name)
+    head = made.head()
+    return Records(out, Sift.name) if head and head["fields"]["decoding"]["min_size"] else made
+
+
+def label_dtype(volume: Shape) -> np.dtype:
+    """uint32 where the number of each voxel fits, else uint64."""
+    return np.dtype("uint32" if prod(volume) < 2**32 else "uint64")
+
+
+def label_bytes(volume: Shape) -> int:
+    """Bytes of the labels of a volume, before compression."""
+    return prod(volume) * label_dtype(volume).itemsize
 
 
 def default_block(volume: Shape) -> Shape:

@@ -102,3 +102,21 @@ class Doubled(Task):
 
     def expected_output(self) -> int:
         return 4 * 10**3
+
+
+def random_raw(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """A smooth random image, float32, (z, y, x) or (c, z, y, x)."""
+    sigma = (0,) * (len(shape) - 3) + (1.5,) * 3
+    data = gaussian_filter(np.random.default_rng(seed).standard_normal(shape), sigma)
+    return (1000 * data).astype(np.float32)
+
+
+def save_raw(path: Path, data: np.ndarray) -> str:
+    """Write an image of voxels 0.2 x 0.1 x 0.1 um as OME-Zarr."""
+    axes = ("c", "z", "y", "x")[-data.ndim :]
+    shards = data.shape[-3:]
+    volume = create_image(
+        path, shape=data.shape, dtype=data.dtype, scale_um=(0.2, 0.1, 0.1), axes=axes, shards=shards
+    )
+    volume.write((0, 0, 0), data)
+    return str(path)

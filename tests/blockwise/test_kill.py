@@ -18,7 +18,8 @@ DRIVER = """
 import sys
 from nucseg.blockwise.launch import Local
 from nucseg.blockwise.segment import Segment
-Segment(out=sys.argv[2], prediction=sys.argv[1], scenario="three_label", block=(8, 8, 8)).blockwise(Local(workers=1))
+settled = {"prediction": sys.argv[1], "scenario": "three_label", "block": (8, 8, 8), "halo": 4}
+Segment(out=sys.argv[2], **settled).blockwise(Local(workers=1))
 """
 
 
@@ -41,8 +42,8 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no kill -9")
 def test_kill_a_worker_then_the_scheduler_then_go_on(tmp_path):
-    path = save_prediction(tmp_path / "p.zarr", random_prediction((48, 64, 64), 3))
-    settled = {"prediction": path, "scenario": "three_label", "block": (8, 8, 8)}
+    path = save_prediction(tmp_path / "p.zarr", random_prediction((48, 48, 48), 3, density=-1))
+    settled = {"prediction": path, "scenario": "three_label", "block": (8, 8, 8), "halo": 4}
     undisturbed = Segment(out=str(tmp_path / "calm"), **settled).blockwise(Local(workers=0))
     blocks = undisturbed["blocks"]
 
@@ -63,7 +64,7 @@ def test_kill_a_worker_then_the_scheduler_then_go_on(tmp_path):
 
     done = len(records.read()[0])
     assert 0 < done < blocks, "the kill came in the middle"
-    result = Segment(out=str(out), **settled).blockwise(Local(workers=1))
+    result = Segment(out=str(out), **settled).blockwise(Local(workers=0))
     assert result["skipped"] == done
     assert result["digest"] == undisturbed["digest"]
     assert result["nuclei"] == undisturbed["nuclei"]

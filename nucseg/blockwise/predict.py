@@ -1,0 +1,179 @@
+"""A trained network's prediction of a volume, block by block, equal to that of the whole to float rounding."""
+
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from pydantic import PrivateAttr
+
+from nucseg.blockwise.decoding import Origin, write_origin
+from nucseg.blockwise.grid import Block, Grid, Shape, chunk_shape
+from nucseg.blockwise.records import identity
+from nucseg.blockwise.task import Task
+from nucseg.volume import Volume, create_image, open_volume
+
+if TYPE_CHECKING:
+    from nucseg.network.model import TrainedModel
+
+SIDE = 128
+"""Voxels a side of a block unless one is asked for: with a context of 20 voxels it costs 2.3 times its size."""
+
+
+class Predict(Task):
+    """`OUT/prediction`, float32 (c, z, y, x) after the activation, from a volume and a training run.
+
+    Blocks begin at multiples of the network's pooling, so a block that is asked for is rounded up to such a
+    multiple (the record in OUT says what was used). All inputs have one shape, since the convolution libraries may
+    round differently for another; beyond the volume they are zero, the low end of normalised intensities.
+    """
+
+    name: ClassVar[str] = "predict"
+
+    volume: str
+    """The raw image."""
+    model: str
+    """Folder of a training run."""
+    checkpoint: int | None = None
+    """Its iteration; None: the one selected on validation volumes, else the newest."""
+    channel: int | None = None
+    """The channel of the volume to use; None: all that the model takes."""
+    intensity: tuple[float, float] | None = None
+    """Intensities that become 0 and 1, the same in all blocks; None: the volume's percentiles, or as they are
+    where the model was trained on raw values."""
+
+    _model: "TrainedModel" = PrivateAttr()
+    _volume: Volume = PrivateAttr()
+    _prediction: Volume = PrivateAttr()
+
+    def resolved(self) -> Self:
+        """See `Task.resolved`: the checkpoint, the range of intensities and the block are settled.
+
+        Raises:
+            InputError: No volume, no model, or a model for other channels.
+        """
+        volume, model = self._open(), self.trained()
+        model.check_volume(volume)
+        intensity = self.intensity
+        if intensity is None and model.normalize is not None:
+            intensity = volume.intensity_range(*model.normalize)
+        return self.model_copy(
+            update={
+                "volume": _absolute(self.volume),
+                "model": str(Path(self.model).resolve()),
+                "checkpoint": model.checkpoint.iteration,
+                "intensity": intensity,
+                "block": aligned(self.block or (SIDE, SIDE, SIDE), volume.shape, model.pooling),
+            }
+        )
+
+    def inputs(self) -> dict[str, Any]:
+        """The volume's file and the model's hash."""
+        return {"volume": identity(self.volume), "model": self.trained().hash}
+
+    def grid(self) -> Grid:
+        """Blocks of the volume."""
+        return Grid(self._open().shape, self._block())
+
+    def outputs(self) -> list[Path]:
+        """The prediction."""
+        return [Path(self.out) / "prediction"]
+
+    def create(self) -> None:
+        """Create the prediction, empty, with a note of how it decodes."""
+        volume, model, block = self._open(), self.trained(), self._block()
+        path = self.outputs()[0]
+        create_image(
+            path,
+            shape=(model.scenario.channels, *volume.shape),
+            dtype="float32",
+            scale_um=volume.scale_um,
+            axes=("c", "z", "y", "x"),
+            shards=block,
+            chunks=chunk_shape(block),
+        )
+        write_origin(str(path), Origin(model.scenario, model.decoding, model.record.nucleus_um))
+
+    def start_worker(self) -> None:
+        """Open the volume and load the network, once."""
+        self._volume, self._model = self._open(), self.trained()
+        self._prediction = open_volume(self.outputs()[0])
+        _ = self._model.keras
+
+    def process(self, block: Block) -> dict[str, Any]:
+        """Predict one block and write it. Returns `nonfinite`, its raw voxels that are no number (taken as 0)."""
+        context = self._model.context
+        begin = tuple(b - context for b in block.begin)
+        shape = self._model.network.input_shape(self._block())
+        raw, nonfinite = self._normalised((begin[0], begin[1], begin[2]), shape, block)
+        predicted = self._model.predict(raw)
+        z, y, x = (slice(0, n) for n in block.shape)
+        self._prediction.write(block.begin, predicted[:, z, y, x])
+        return {"nonfinite": nonfinite}
+
+    def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+        """`nonfinite`, the number of raw voxels that are no number."""
+        return {"nonfinite": sum(block["nonfinite"] for block in blocks)}
+
+    def expected_memory(self) -> tuple[int, int]:
+        """0.8 GiB for the library, and what the finest level of the network holds for one input."""
+        network = self.trained().network
+        voxels = prod(network.input_shape(self._block()))
+        size = int(0.8 * 2**30) + 4 * voxels * (BUFFERS * network.feature_maps + 2 * network.input_channels)
+        return size, size
+
+    def expected_output(self) -> int:
+        """4 bytes a channel and voxel."""
+        return 4 * self.trained().scenario.channels * prod(self._open().shape)
+
+    def trained(self) -> "TrainedModel":
+        """The network; its weights are read when it first predicts.
+
+        Raises:
+            InputError: Not a training run's folder, or no such checkpoint.
+        """
+        from nucseg.network.model import TrainedModel
+
+        return TrainedModel.load(self.model, self.checkpoint)
+
+    def _normalised(self, begin: Shape, shape: Shape, block: Block) -> tuple[np.ndarray, int]:
+        """Raw voxels with intensities mapped and 0 outside the volume, and how many of the block are no number."""
+        limits = self._volume.shape
+        low = [max(0, b) for b in begin]
+        high = [min(n, b + s) for n, b, s in zip(limits, begin, shape, strict=True)]
+        size = [h - lo for lo, h in zip(low, high, strict=True)]
+        data = self._volume.read((low[0], low[1], low[2]), (size[0], size[1], size[2]))
+        data = np.asarray(data if data.ndim == 4 else data[None], np.float32)
+        finite = np.isfinite(data)
+        core = tuple(slice(b - lo, e - lo) for b, e, lo in zip(block.begin, block.end, low, strict=True))
+        nonfinite = int(np.count_nonzero(~finite[(slice(None), *core)]))
+        if self.intensity is not None:
+            bottom, top = self.intensity
+            data = (data - np.float32(bottom)) / np.float32(top - bottom)
+        data = np.where(finite, data, np.float32(0))
+        padded = np.zeros((len(data), *shape), np.float32)
+        inside = tuple(slice(lo - b, h - b) for lo, h, b in zip(low, high, begin, strict=True))
+        padded[(slice(None), *inside)] = data
+        return padded, nonfinite
+
+    def _open(self) -> Volume:
+        return open_volume(self.volume, channel=self.channel)
+
+    def _block(self) -> Shape:
+        if self.block is None:
+            raise ValueError("call resolved() first")
+        return self.block
+
+
+BUFFERS = 6
+"""Buffers of the finest level, each of as many channels as its first convolution, alive at one time."""
+
+
+def aligned(block: Shape, volume: Shape, pooling: int) -> Shape:
+    """A block no larger than the volume, rounded up to multiples of the pooling."""
+    z, y, x = (-(-min(b, n) // pooling) * pooling for b, n in zip(block, volume, strict=True))
+    return z, y, x
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).resolve())

@@ -1,0 +1,82 @@
+"""Blockwise prediction equals that of the whole volume; every block agrees on the intensities."""
+
+import numpy as np
+import pytest
+from blockwise_cases import random_raw, save_raw
+
+from nucseg.blockwise.launch import Local
+from nucseg.blockwise.predict import Predict, aligned
+from nucseg.errors import InputError
+from nucseg.network.model import TrainedModel
+from nucseg.volume import open_volume
+
+HERE = Local(workers=0)
+SHAPE = (21, 26, 33)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    data = random_raw(SHAPE, seed=2)
+    return data, save_raw(tmp_path_factory.mktemp("raw") / "raw.zarr", data)
+
+
+@pytest.fixture(scope="module")
+def whole(untrained, raw):
+    """One prediction of the whole volume, zeros around it."""
+    model = TrainedModel.load(untrained)
+    bottom, top = np.percentile(raw[0], [1.0, 99.8])
+    padded = np.zeros(model.network.input_shape(SHAPE), np.float32)
+    context = model.context
+    padded[tuple(slice(context, context + n) for n in SHAPE)] = (raw[0] - bottom) / (top - bottom)
+    return model.predict(padded)[(slice(None), *(slice(0, n) for n in SHAPE))]
+
+
+@pytest.mark.parametrize("block", [(8, 12, 16), (7, 9, 33), None])
+def test_blocks_equal_the_whole(tmp_path, untrained, raw, whole, block):
+    out = tmp_path / "o"
+    result = Predict(volume=raw[1], out=str(out), model=str(untrained), block=block).blockwise(HERE)
+    prediction = open_volume(out / "prediction")
+    assert prediction.axes == ("c", "z", "y", "x")
+    assert prediction.scale_um == (0.2, 0.1, 0.1)
+    assert prediction.dtype == np.float32
+    assert all(n % 2 == 0 for n in prediction.write_unit), "rounded up to multiples of the pooling"
+    np.testing.assert_allclose(prediction.read(), whole, atol=1e-5)
+    assert result["nonfinite"] == 0
+
+
+def test_blocks_are_rounded_to_the_pooling_and_clipped():
+    assert aligned((128, 30, 31), (50, 100, 100), 4) == (52, 32, 32)
+
+
+def test_voxels_that_are_no_number_count_as_zero(tmp_path, untrained, raw):
+    data = raw[0].copy()
+    data[3, 4, 5:8] = np.nan
+    path = save_raw(tmp_path / "nan.zarr", data)
+    result = Predict(volume=path, out=str(tmp_path / "o"), model=str(untrained), block=(8, 12, 16)).blockwise(
+        HERE
+    )
+    assert result["nonfinite"] == 3
+    assert np.isfinite(open_volume(tmp_path / "o" / "prediction").read()).all()
+
+
+def test_a_model_for_other_channels_is_refused(tmp_path, untrained):
+    path = save_raw(tmp_path / "two.zarr", random_raw((2, 8, 9, 10), seed=1))
+    with pytest.raises(InputError, match="channel"):
+        Predict(volume=path, out=str(tmp_path / "o"), model=str(untrained)).blockwise(HERE)
+    one = Predict(volume=path, out=str(tmp_path / "o"), model=str(untrained), channel=1)
+    assert one.blockwise(HERE)["blocks"] == 1
+
+
+def test_another_model_is_refused(tmp_path, untrained, raw):
+    import shutil
+
+    from nucseg.network.checkpoint import find_checkpoint
+
+    run = tmp_path / "run"
+    shutil.copytree(untrained, run)
+    task = Predict(volume=raw[1], out=str(tmp_path / "o"), model=str(run))
+    task.blockwise(HERE)
+    state = find_checkpoint(run).path / "state.json"
+    state.write_text(state.read_text().replace('"weights_sha256": "', '"weights_sha256": "0'))
+    with pytest.raises(InputError, match=r"inputs\.model.*overwrite"):
+        task.blockwise(HERE)
