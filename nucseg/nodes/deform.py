@@ -13,7 +13,8 @@ from nucseg.nodes.deformation import Deformation
 from nucseg.nodes.mirror import Mirror, all_flips, all_orders
 from nucseg.nodes.scale import Scale, exchangeable_axes, upstream_scale_um
 
-Patch = dict[gp.ArrayKey, gp.Array]
+Patch = dict[gp.ArrayKey, tuple[np.ndarray, gp.Roi, dict]]
+"""What one deformation made of each array: voxels, the box they fill, attributes."""
 
 
 class Deform(gp.BatchFilter):
@@ -129,14 +130,15 @@ class Deform(gp.BatchFilter):
         batch = gp.Batch()
         batch.profiling_stats.merge_with(rest.profiling_stats)
         for key, array in rest.items():
-            if key not in rois:
-                batch[key] = array
+            batch[key] = array
         for key, roi in rois.items():
-            box = mirrors[0].box(roi) - patch[key].spec.roi.begin
-            data = patch[key].data[..., *box.to_slices()]
-            spec = patch[key].spec.copy()
-            spec.roi = roi
-            batch[key] = gp.Array(_own(mirrors[0].view(data)), spec, dict(patch[key].attrs))
+            data, box, attrs = patch[key]
+            inside = (mirrors[0].box(roi) - box.begin).to_slices()
+            # The batch owns its data: the patch may serve again.
+            own = np.array(mirrors[0].view(data[..., *inside]), order="C", copy=True)
+            provided = self.spec[key]
+            spec = gp.ArraySpec(roi, provided.voxel_size, provided.interpolatable, dtype=data.dtype)
+            batch[key] = gp.Array(own, spec, dict(attrs))
         return batch
 
     def _rois(self, request: gp.BatchRequest) -> dict[gp.ArrayKey, gp.Roi]:
@@ -210,7 +212,9 @@ class Deform(gp.BatchFilter):
             return np.asarray(value) * self.voxel_um.min() / self.voxel_um
         return np.asarray(value, np.float64)
 
-    def _resampled(self, array: gp.Array, key: gp.ArrayKey, box: gp.Roi, how: Deformation) -> gp.Array:
+    def _resampled(
+        self, array: gp.Array, key: gp.ArrayKey, box: gp.Roi, how: Deformation
+    ) -> tuple[np.ndarray, gp.Roi, dict]:
         interpolate = key in self.raw
         if interpolate and array.data.dtype.kind != "f":
             raise InputError(
@@ -219,15 +223,13 @@ class Deform(gp.BatchFilter):
                 received=f"{array.data.dtype}",
                 remedy="normalise them upstream (VolumeSource does, or gp.Normalize), or list it as labels",
             )
-        spec = array.spec.copy()
-        spec.roi = box
-        if how.is_identity and array.spec.roi == box:
-            return gp.Array(array.data, spec, array.attrs)
-        data = how.resample(
-            array.data, np.array(array.spec.roi.begin), np.array(box.begin), np.array(box.shape),
-            interpolate=interpolate,
-        )  # fmt: skip
-        return gp.Array(data, spec, array.attrs)
+        data = array.data
+        if not (how.is_identity and array.spec.roi == box):
+            begin = np.array(array.spec.roi.begin)
+            data = how.resample(
+                data, begin, np.array(box.begin), np.array(box.shape), interpolate=interpolate
+            )
+        return data, box, array.attrs
 
 
 def _keys(keys: gp.ArrayKey | Sequence[gp.ArrayKey]) -> tuple[gp.ArrayKey, ...]:
@@ -252,8 +254,3 @@ def _clipped(roi: gp.Roi, bounds: gp.Roi) -> gp.Roi:
         return roi
     inside = roi.intersect(bounds)
     return inside if not inside.empty else gp.Roi(bounds.begin, (1, 1, 1))
-
-
-def _own(view: np.ndarray) -> np.ndarray:
-    """A contiguous array that shares no memory with the kept patch."""
-    return np.array(view, order="C", copy=True)

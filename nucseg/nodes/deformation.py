@@ -133,22 +133,26 @@ def _plane(control: np.ndarray, first: int, weights: np.ndarray, plane: np.ndarr
 
 
 @njit(cache=True, nogil=True)
-def _line(
-    plane: np.ndarray, first: int, weights: np.ndarray, ix: np.ndarray, wx: np.ndarray, line: np.ndarray,
-    move: np.ndarray,
+def _positions(
+    z: int, y: int, matrix: np.ndarray, start: np.ndarray, plane: np.ndarray, iy: np.ndarray, wy: np.ndarray,
+    ix: np.ndarray, wx: np.ndarray, line: np.ndarray, places: np.ndarray,
 ) -> None:  # fmt: skip
-    """Displacements of a line of voxels into `move` (3, nx); `line` (3, control points) is scratch."""
+    """Where the voxels of line (z, y) come from, into `places` (3, nx); `line` is scratch."""
     for k in range(3):
         for c in range(plane.shape[1]):
             total = 0.0
             for b in range(4):
-                total += weights[b] * plane[first + b, c, k]
+                total += wy[y, b] * plane[iy[y] + b, c, k]
             line[k, c] = total
-    for x in range(ix.shape[0]):
-        i = ix[x]
-        w0, w1, w2, w3 = wx[x, 0], wx[x, 1], wx[x, 2], wx[x, 3]
-        for k in range(3):
-            move[k, x] = w0 * line[k, i] + w1 * line[k, i + 1] + w2 * line[k, i + 2] + w3 * line[k, i + 3]
+    for k in range(3):
+        first = start[k] + matrix[k, 0] * z + matrix[k, 1] * y
+        for x in range(ix.shape[0]):
+            i = ix[x]
+            moved = (
+                wx[x, 0] * line[k, i] + wx[x, 1] * line[k, i + 1]
+                + wx[x, 2] * line[k, i + 2] + wx[x, 3] * line[k, i + 3]
+            )  # fmt: skip
+            places[k, x] = first + matrix[k, 2] * x + moved
 
 
 @njit(cache=True, nogil=True)
@@ -159,28 +163,47 @@ def _voxel(data: np.ndarray, z: int, y: int, x: int) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _trilinear(data: np.ndarray, pz: float, py: float, px: float) -> float:
-    floor_z, floor_y, floor_x = math.floor(pz), math.floor(py), math.floor(px)
-    z, y, x = int(floor_z), int(floor_y), int(floor_x)
+def _linear_line(data: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
+    nz, ny, nx = data.shape
+    flat = data.reshape(nz * ny * nx)
     kind = data.dtype.type
-    fz, fy, fx = kind(pz - floor_z), kind(py - floor_y), kind(px - floor_x)
-    if 0 <= z < data.shape[0] - 1 and 0 <= y < data.shape[1] - 1 and 0 <= x < data.shape[2] - 1:
-        a, b = data[z, y, x], data[z, y, x + 1]
-        c, d = data[z, y + 1, x], data[z, y + 1, x + 1]
-        e, f = data[z + 1, y, x], data[z + 1, y, x + 1]
-        g, h = data[z + 1, y + 1, x], data[z + 1, y + 1, x + 1]
-    else:
-        a, b = _voxel(data, z, y, x), _voxel(data, z, y, x + 1)
-        c, d = _voxel(data, z, y + 1, x), _voxel(data, z, y + 1, x + 1)
-        e, f = _voxel(data, z + 1, y, x), _voxel(data, z + 1, y, x + 1)
-        g, h = _voxel(data, z + 1, y + 1, x), _voxel(data, z + 1, y + 1, x + 1)
-    a += fx * (b - a)
-    c += fx * (d - c)
-    e += fx * (f - e)
-    g += fx * (h - g)
-    a += fy * (c - a)
-    e += fy * (g - e)
-    return a + fz * (e - a)
+    one, row, sheet = np.uint64(1), np.uint64(nx), np.uint64(ny * nx)  # unsigned: no wraparound is looked for
+    for i in range(out.shape[0]):
+        pz, py, px = places[0, i], places[1, i], places[2, i]
+        floor_z, floor_y, floor_x = math.floor(pz), math.floor(py), math.floor(px)
+        z, y, x = int(floor_z), int(floor_y), int(floor_x)
+        fz, fy, fx = kind(pz - floor_z), kind(py - floor_y), kind(px - floor_x)
+        if 0 <= z < nz - 1 and 0 <= y < ny - 1 and 0 <= x < nx - 1:
+            j = np.uint64((z * ny + y) * nx + x)
+            a, b, c, d = flat[j], flat[j + one], flat[j + row], flat[j + row + one]
+            j += sheet
+            e, f, g, h = flat[j], flat[j + one], flat[j + row], flat[j + row + one]
+        else:
+            a, b = _voxel(data, z, y, x), _voxel(data, z, y, x + 1)
+            c, d = _voxel(data, z, y + 1, x), _voxel(data, z, y + 1, x + 1)
+            e, f = _voxel(data, z + 1, y, x), _voxel(data, z + 1, y, x + 1)
+            g, h = _voxel(data, z + 1, y + 1, x), _voxel(data, z + 1, y + 1, x + 1)
+        a += fx * (b - a)
+        c += fx * (d - c)
+        e += fx * (f - e)
+        g += fx * (h - g)
+        a += fy * (c - a)
+        e += fy * (g - e)
+        out[i] = a + fz * (e - a)
+
+
+@njit(cache=True, nogil=True)
+def _nearest_line(data: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
+    nz, ny, nx = data.shape
+    flat = data.reshape(nz * ny * nx)
+    for i in range(out.shape[0]):
+        z = math.floor(places[0, i] + 0.5)
+        y = math.floor(places[1, i] + 0.5)
+        x = math.floor(places[2, i] + 0.5)
+        if 0 <= z < nz and 0 <= y < ny and 0 <= x < nx:
+            out[i] = flat[np.uint64((z * ny + y) * nx + x)]
+        else:
+            out[i] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -189,23 +212,13 @@ def _linear(
     iz: np.ndarray, wz: np.ndarray, iy: np.ndarray, wy: np.ndarray, ix: np.ndarray, wx: np.ndarray,
 ) -> None:  # fmt: skip
     plane = np.empty(control.shape[1:])
-    line = np.empty((3, control.shape[2]))
-    move = np.empty((3, out.shape[3]))
+    line, places = np.empty((3, control.shape[2])), np.empty((3, out.shape[3]))
     for z in range(out.shape[1]):
         _plane(control, iz[z], wz[z], plane)
         for y in range(out.shape[2]):
-            _line(plane, iy[y], wy[y], ix, wx, line, move)
-            z0 = start[0] + matrix[0, 0] * z + matrix[0, 1] * y
-            y0 = start[1] + matrix[1, 0] * z + matrix[1, 1] * y
-            x0 = start[2] + matrix[2, 0] * z + matrix[2, 1] * y
+            _positions(z, y, matrix, start, plane, iy, wy, ix, wx, line, places)
             for channel in range(out.shape[0]):
-                for x in range(out.shape[3]):
-                    out[channel, z, y, x] = _trilinear(
-                        data[channel],
-                        z0 + matrix[0, 2] * x + move[0, x],
-                        y0 + matrix[1, 2] * x + move[1, x],
-                        x0 + matrix[2, 2] * x + move[2, x],
-                    )
+                _linear_line(data[channel], places, out[channel, z, y])
 
 
 @njit(cache=True, nogil=True)
@@ -214,23 +227,10 @@ def _nearest(
     iz: np.ndarray, wz: np.ndarray, iy: np.ndarray, wy: np.ndarray, ix: np.ndarray, wx: np.ndarray,
 ) -> None:  # fmt: skip
     plane = np.empty(control.shape[1:])
-    line = np.empty((3, control.shape[2]))
-    move = np.empty((3, out.shape[3]))
-    nz, ny, nx = data.shape[1], data.shape[2], data.shape[3]
+    line, places = np.empty((3, control.shape[2])), np.empty((3, out.shape[3]))
     for z in range(out.shape[1]):
         _plane(control, iz[z], wz[z], plane)
         for y in range(out.shape[2]):
-            _line(plane, iy[y], wy[y], ix, wx, line, move)
-            z0 = start[0] + matrix[0, 0] * z + matrix[0, 1] * y + 0.5
-            y0 = start[1] + matrix[1, 0] * z + matrix[1, 1] * y + 0.5
-            x0 = start[2] + matrix[2, 0] * z + matrix[2, 1] * y + 0.5
-            for x in range(out.shape[3]):
-                sz = math.floor(z0 + matrix[0, 2] * x + move[0, x])
-                sy = math.floor(y0 + matrix[1, 2] * x + move[1, x])
-                sx = math.floor(x0 + matrix[2, 2] * x + move[2, x])
-                inside = 0 <= sz < nz and 0 <= sy < ny and 0 <= sx < nx
-                for channel in range(out.shape[0]):
-                    if inside:
-                        out[channel, z, y, x] = data[channel, sz, sy, sx]
-                    else:
-                        out[channel, z, y, x] = 0
+            _positions(z, y, matrix, start, plane, iy, wy, ix, wx, line, places)
+            for channel in range(out.shape[0]):
+                _nearest_line(data[channel], places, out[channel, z, y])
