@@ -122,21 +122,55 @@ def three_classes(labels: np.ndarray, crop: Crop | None = None) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def _classify(labels: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
-    depth, height, width = labels.shape
-    z0, y0, x0 = begin
-    out = np.zeros((end[0] - z0, end[1] - y0, end[2] - x0), np.uint8)
-    for z in range(z0, end[0]):
-        for y in range(y0, end[1]):
-            for x in range(x0, end[2]):
-                label = labels[z, y, x]
-                if label == 0:
-                    continue
-                boundary = False
-                for nz in range(max(z - 1, 0), min(z + 2, depth)):
-                    for ny in range(max(y - 1, 0), min(y + 2, height)):
-                        for nx in range(max(x - 1, 0), min(x + 2, width)):
-                            boundary |= labels[nz, ny, nx] != label
-                    if boundary:
-                        break
-                out[z - z0, y - y0, x - x0] = 2 if boundary else 1
+    """Interior is where the label survives an erosion along x, then y, then z: three cheap, vectorised passes."""
+    out = np.zeros((end[0] - begin[0], end[1] - begin[1], end[2] - begin[2]), np.uint8)
+    if out.size == 0:
+        return out
+    shape = (out.shape[1], out.shape[2])
+    below, here, above = (
+        np.empty(shape, labels.dtype),
+        np.empty(shape, labels.dtype),
+        np.empty(shape, labels.dtype),
+    )
+    rows = np.empty((3, labels.shape[2]), labels.dtype)
+    _erode_plane(labels[max(begin[0] - 1, 0)], begin, end, rows, below)
+    _erode_plane(labels[begin[0]], begin, end, rows, here)
+    for z in range(begin[0], end[0]):
+        _erode_plane(labels[min(z + 1, labels.shape[0] - 1)], begin, end, rows, above)
+        for y in range(shape[0]):
+            row = labels[z, begin[1] + y, begin[2] : end[2]]
+            a, b, c, line = below[y], here[y], above[y], out[z - begin[0], y]
+            for x in range(shape[1]):
+                kept = (a[x] == b[x]) & (b[x] == c[x]) & (b[x] != 0)
+                line[x] = 0 if row[x] == 0 else (1 if kept else 2)
+        below, here, above = here, above, below
     return out
+
+
+@njit(cache=True, nogil=True)
+def _erode_plane(
+    plane: np.ndarray, begin: np.ndarray, end: np.ndarray, rows: np.ndarray, out: np.ndarray
+) -> None:
+    """Labels of a plane's crop where all of the 3 x 3 neighbourhood has the same label, 0 elsewhere."""
+    height = plane.shape[0]
+    before, here, after = rows[0], rows[1], rows[2]
+    _erode_row(plane[max(begin[1] - 1, 0)], before)
+    _erode_row(plane[begin[1]], here)
+    for y in range(begin[1], end[1]):
+        _erode_row(plane[min(y + 1, height - 1)], after)
+        line = out[y - begin[1]]
+        a, b, c = before[begin[2] : end[2]], here[begin[2] : end[2]], after[begin[2] : end[2]]
+        for x in range(line.size):
+            line[x] = b[x] if (a[x] == b[x]) & (b[x] == c[x]) else 0
+        before, here, after = here, after, before
+
+
+@njit(cache=True, nogil=True)
+def _erode_row(row: np.ndarray, out: np.ndarray) -> None:
+    """Labels of a row where both neighbours along x have the same label, 0 elsewhere."""
+    width = row.size
+    for x in range(1, width - 1):
+        out[x] = row[x] if (row[x - 1] == row[x]) & (row[x] == row[x + 1]) else 0
+    last = width - 1
+    out[0] = row[0] if row[0] == row[min(1, last)] else 0
+    out[last] = row[last] if row[last] == row[max(last - 1, 0)] else 0

@@ -125,44 +125,76 @@ def label_array(labels: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
+def find_runs(row: np.ndarray, ends: np.ndarray) -> int:
+    """Write where each run of equal labels of a row ends (exclusive) into `ends`; returns the number of runs."""
+    runs = 0
+    previous = row[0]
+    for x in range(1, row.size):  # without a branch: about twice as fast as a loop over runs
+        ends[runs] = x
+        label = row[x]
+        runs += label != previous
+        previous = label
+    ends[runs] = row.size
+    return runs + 1
+
+
+@njit(cache=True, nogil=True)
+def _sum_row(
+    row: np.ndarray,
+    z: int,
+    y: int,
+    ends: np.ndarray,
+    table: tuple[np.ndarray, np.ndarray],
+    ids: np.ndarray,
+    sums: np.ndarray,
+    sizes: np.ndarray,
+    n: int,
+) -> int:
+    """Add one row to the sums; there must be room for `row.size` more labels. Returns their new number."""
+    keys, indices = table
+    start = 0
+    for run in range(find_runs(row, ends)):
+        end = ends[run]
+        label = row[start]
+        if label != 0:
+            key = np.uint64(label)
+            slot = slot_of(keys, key)
+            if keys[slot] != key:
+                keys[slot] = key
+                indices[slot] = n
+                ids[n] = key
+                n += 1
+            index = indices[slot]
+            length = end - start
+            sizes[index] += length
+            sums[index, 0] += length * z
+            sums[index, 1] += length * y
+            sums[index, 2] += length * (start + end - 1)
+        start = end
+    return n
+
+
+@njit(cache=True, nogil=True)
 def _sum_runs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     depth, height, width = labels.shape
-    keys, indices = new_table(1024)
-    ids = np.zeros(512, np.uint64)
-    sums = np.zeros((512, 3), np.int64)
-    sizes = np.zeros(512, np.int64)
+    room = max(512, width)
+    table = new_table(2 * room)
+    ids = np.zeros(room, np.uint64)
+    sums = np.zeros((room, 3), np.int64)
+    sizes = np.zeros(room, np.int64)
+    ends = np.empty(width + 1, np.int64)
     n = 0
+    if width == 0:
+        return ids[:0], sums[:0], sizes[:0]
     for z in range(depth):
         for y in range(height):
-            row = labels[z, y]
-            x = 0
-            while x < width:
-                label = row[x]
-                start = x
-                x += 1
-                while x < width and row[x] == label:
-                    x += 1
-                if label == 0:
-                    continue
-                key = np.uint64(label)
-                slot = slot_of(keys, key)
-                if keys[slot] == 0:
-                    if n == ids.size:
-                        keys, indices = grown(keys, indices)
-                        slot = slot_of(keys, key)
-                        ids = np.concatenate((ids, np.zeros(n, np.uint64)))
-                        sums = np.concatenate((sums, np.zeros((n, 3), np.int64)))
-                        sizes = np.concatenate((sizes, np.zeros(n, np.int64)))
-                    keys[slot] = key
-                    indices[slot] = n
-                    ids[n] = key
-                    n += 1
-                index = indices[slot]
-                length = x - start
-                sizes[index] += length
-                sums[index, 0] += length * z
-                sums[index, 1] += length * y
-                sums[index, 2] += length * (start + x - 1)
+            if n + width > room:
+                table = grown(table[0], table[1])
+                ids = np.concatenate((ids, np.zeros(room, np.uint64)))
+                sums = np.concatenate((sums, np.zeros((room, 3), np.int64)))
+                sizes = np.concatenate((sizes, np.zeros(room, np.int64)))
+                room *= 2
+            n = _sum_row(labels[z, y], z, y, ends, table, ids, sums, sizes, n)
     return ids[:n], sums[:n], sizes[:n]
 
 
@@ -172,26 +204,27 @@ def _write_vectors(
 ) -> None:
     depth, height, width = labels.shape
     keys, indices = table_of(ids)
+    ends = np.empty(width + 1, np.int64)
+    if width == 0:
+        return
     for z in range(depth):
         for y in range(height):
             row = labels[z, y]
-            x = 0
-            while x < width:
-                label = row[x]
-                start = x
-                x += 1
-                while x < width and row[x] == label:
-                    x += 1
-                if label == 0:
-                    continue
-                slot = slot_of(keys, np.uint64(label))
-                if keys[slot] == 0:
-                    continue
-                center = centers[indices[slot]]
-                dz = np.float32(center[0] - z)
-                dy = np.float32(center[1] - y)
-                for i in range(start, x):
-                    vectors[0, z, y, i] = dz
-                    vectors[1, z, y, i] = dy
-                    vectors[2, z, y, i] = np.float32(center[2] - i)
-                    known[z, y, i] = True
+            row_z, row_y, row_x, row_known = vectors[0, z, y], vectors[1, z, y], vectors[2, z, y], known[z, y]
+            start = 0
+            for run in range(find_runs(row, ends)):
+                end = ends[run]
+                label = row[start]
+                if label != 0:
+                    key = np.uint64(label)
+                    slot = slot_of(keys, key)
+                    if keys[slot] == key:
+                        index = indices[slot]
+                        dz, dy = np.float32(centers[index, 0] - z), np.float32(centers[index, 1] - y)
+                        cx = centers[index, 2]
+                        for x in range(start, end):
+                            row_z[x] = dz
+                            row_y[x] = dy
+                            row_x[x] = np.float32(cx - x)
+                            row_known[x] = True
+                start = end

@@ -64,15 +64,16 @@ def _mix(value: np.uint64) -> np.uint64:
 @njit(cache=True, nogil=True)
 def _sums(labels: np.ndarray, begin: np.ndarray, volume_shape: np.ndarray) -> tuple[np.uint64, np.uint64]:
     depth, height, width = labels.shape
-    high = low = np.uint64(0)
+    nothing = np.uint64(0)  # typed: numba compares uint64 with a plain 0 as floats
+    high = low = nothing
     for z in range(depth):
         for y in range(height):
             first = ((begin[0] + z) * volume_shape[1] + begin[1] + y) * volume_shape[2] + begin[2]
-            last_label = np.uint64(0)
-            salt = np.uint64(0)
+            last_label = nothing
+            salt = nothing
             for x in range(width):
                 label = np.uint64(labels[z, y, x])
-                if label == 0:
+                if label == nothing:
                     continue
                 if label != last_label:
                     last_label = label

@@ -43,21 +43,38 @@ def _grow(labels: np.ndarray, offsets: np.ndarray, squares: np.ndarray) -> np.nd
     """Give each background voxel the smallest label of the nearest shell of offsets that has any."""
     depth, height, width = labels.shape
     out = labels.copy()
+    near = np.empty(width, labels.dtype)
     for z in range(depth):
         for y in range(height):
+            # which voxels have any label in reach: the bitwise or of whole rows, which is vectorised
+            near[:] = 0
+            for k in range(squares.size):
+                nz, ny, step = z + offsets[k, 0], y + offsets[k, 1], offsets[k, 2]
+                if 0 <= nz < depth and 0 <= ny < height and abs(step) < width:
+                    row = labels[nz, ny, max(step, 0) : width + min(step, 0)]
+                    part = near[max(-step, 0) : width + min(-step, 0)]
+                    for x in range(row.size):
+                        part[x] |= row[x]
+            row = labels[z, y]
             for x in range(width):
-                if labels[z, y, x] != 0:
-                    continue
-                found = labels[z, y, x]
-                distance = -1
-                for k in range(squares.size):
-                    if found != 0 and squares[k] > distance:
-                        break
-                    nz, ny, nx = z + offsets[k, 0], y + offsets[k, 1], x + offsets[k, 2]
-                    if 0 <= nz < depth and 0 <= ny < height and 0 <= nx < width:
-                        label = labels[nz, ny, nx]
-                        if label != 0 and (found == 0 or label < found):
-                            found = label
-                            distance = squares[k]
-                out[z, y, x] = found
+                if row[x] == 0 and near[x] != 0:
+                    out[z, y, x] = _nearest(labels, offsets, squares, z, y, x)
     return out
+
+
+@njit(cache=True, nogil=True)
+def _nearest(labels: np.ndarray, offsets: np.ndarray, squares: np.ndarray, z: int, y: int, x: int) -> int:
+    depth, height, width = labels.shape
+    found = labels[z, y, x]
+    distance = squares[0]
+    for k in range(squares.size):
+        if squares[k] > distance:
+            if found != 0:
+                break
+            distance = squares[k]
+        nz, ny, nx = z + offsets[k, 0], y + offsets[k, 1], x + offsets[k, 2]
+        if 0 <= nz < depth and 0 <= ny < height and 0 <= nx < width:
+            label = labels[nz, ny, nx]
+            if label != 0 and (found == 0 or label < found):
+                found = label
+    return found

@@ -2,51 +2,100 @@
 
 The order is that of `mahotas.cwatershed`: a priority queue of (surface value, insertion number), seeds
 inserted in raster order, neighbours visited in raster order, a voxel labelled when it is pushed, raw surface
-values. Three things make it fast and change no label:
+values. Four things make it fast and change no label:
 
 - Components of the foreground cannot influence each other, so each is flooded by itself with a small queue.
 - A voxel that has no unlabelled neighbour when it is labelled is not pushed: it could label nothing.
+- One byte per voxel (`open_links`) says which neighbours are unlabelled foreground, so that the flood reads little.
 - Value and insertion number are one unsigned integer, so that one comparison orders the queue.
 """
 
 import numpy as np
 from numba import njit
 
+from nucseg.instances.label_table import slot_of, table_of
+
 UNKNOWN = np.uint64(0xFFFFFFFFFFFFFFFF)
 """The label of what may come from outside the region; never the id of a seed."""
 
-_VISITED = np.uint8(64)
+_CLOSED = np.uint8(128)
+_ALL_LINKS = np.uint8(63)
 
 
 @njit(cache=True, nogil=True)
-def foreground_links(foreground: np.ndarray) -> np.ndarray:
-    """For each foreground voxel which of its neighbours are foreground: bits 0 to 5 = -z, -y, -x, +x, +y, +z.
+def open_links(foreground: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """For each voxel which of its neighbours are open, that is foreground without a label.
 
-    Background voxels have no link and, other than foreground voxels, are marked as visited.
+    Args:
+        foreground: bool (z, y, x).
+        labels: uint64 (z, y, x).
+
+    Returns:
+        uint8 (z, y, x): bits 0 to 5 for the neighbours -z, -y, -x, +x, +y, +z; bit 7 is set where the voxel
+        itself is not open. Background has no links.
     """
     depth, height, width = foreground.shape
-    links = np.zeros((depth, height, width), np.uint8)
+    nothing = np.uint64(0)  # typed: numba compares uint64 with a plain 0 as floats
+    is_open = np.zeros((depth + 2, height + 2, width + 2), np.uint8)
     for z in range(depth):
         for y in range(height):
+            inside, label, row = foreground[z, y], labels[z, y], is_open[z + 1, y + 1, 1 : width + 1]
             for x in range(width):
-                if not foreground[z, y, x]:
-                    links[z, y, x] = _VISITED
-                    continue
-                bits = 0
-                if z > 0 and foreground[z - 1, y, x]:
-                    bits |= 1
-                if y > 0 and foreground[z, y - 1, x]:
-                    bits |= 2
-                if x > 0 and foreground[z, y, x - 1]:
-                    bits |= 4
-                if x + 1 < width and foreground[z, y, x + 1]:
-                    bits |= 8
-                if y + 1 < height and foreground[z, y + 1, x]:
-                    bits |= 16
-                if z + 1 < depth and foreground[z + 1, y, x]:
-                    bits |= 32
-                links[z, y, x] = bits
+                row[x] = np.uint8(inside[x] & (label[x] == nothing))
+    links = np.empty((depth, height, width), np.uint8)
+    for z in range(depth):
+        for y in range(height):
+            inside, row = foreground[z, y], links[z, y]
+            here = is_open[z + 1, y + 1]
+            below, above = is_open[z, y + 1, 1 : width + 1], is_open[z + 2, y + 1, 1 : width + 1]
+            before, after = is_open[z + 1, y, 1 : width + 1], is_open[z + 1, y + 2, 1 : width + 1]
+            for x in range(width):
+                link = (
+                    below[x] + 2 * before[x] + 4 * here[x] + 8 * here[x + 2] + 16 * after[x] + 32 * above[x]
+                )
+                row[x] = np.uint8(link * inside[x] + 128 * (here[x + 1] == 0))
     return links
+
+
+@njit(cache=True, nogil=True)
+def replace_seeds(
+    labels: np.ndarray, foreground: np.ndarray, ids: np.ndarray, replacement: np.uint64
+) -> None:
+    """In place: seeds outside the foreground become 0, and those with one of `ids` (uint64) the replacement."""
+    depth, height, width = labels.shape
+    keys, _ = table_of(ids)
+    nothing = np.uint64(0)
+    for z in range(depth):
+        for y in range(height):
+            row, inside = labels[z, y], foreground[z, y]
+            for x in range(width):
+                label = row[x]
+                if label != nothing:
+                    if not inside[x]:
+                        row[x] = nothing
+                    elif ids.size > 0 and keys[slot_of(keys, label)] == label:
+                        row[x] = replacement
+
+
+@njit(cache=True, nogil=True)
+def take_unknown(labels: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """In place: UNKNOWN becomes 0. Returns its count in the box [begin, end) and its bounding box, int64 (7,)."""
+    depth, height, width = labels.shape
+    found = np.array([0, depth, height, width, 0, 0, 0])
+    nothing = np.uint64(0)
+    for z in range(depth):
+        for y in range(height):
+            row = labels[z, y]
+            counts = begin[0] <= z < end[0] and begin[1] <= y < end[1]
+            for x in range(width):
+                if row[x] == UNKNOWN:
+                    row[x] = nothing
+                    if counts and begin[2] <= x < end[2]:
+                        found[0] += 1
+                        found[1], found[4] = min(found[1], z), max(found[4], z + 1)
+                        found[2], found[5] = min(found[2], y), max(found[5], y + 1)
+                        found[3], found[6] = min(found[3], x), max(found[6], x + 1)
+    return found
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -100,91 +149,145 @@ def _remove_first(keys: np.ndarray, places: np.ndarray, size: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _has_open_neighbour(links: np.ndarray, labels: np.ndarray, offsets: np.ndarray, place: int) -> bool:
-    bits = links[place]
-    for k in range(6):  # noqa: SIM110 (numba compiles the loop)
-        if bits & (1 << k) and labels[place + offsets[k]] == 0:
-            return True
-    return False
+def _group_seeds(
+    labels: np.ndarray, links: np.ndarray, components: np.ndarray, firsts: np.ndarray
+) -> np.ndarray:
+    """Places of the labelled voxels with an open neighbour, by component, in raster order within each.
+
+    Those of component c are `places[firsts[c] : firsts[c + 1]]`. `firsts`, int64 (components + 2,) as the background
+    is component 0, comes in as zeros and is filled.
+    """
+    nothing = np.uint64(0)
+    for place in range(labels.size):
+        if (links[place] & _ALL_LINKS) != 0 and labels[place] != nothing:
+            firsts[components[place] + 1] += 1
+    for component in range(1, firsts.size):
+        firsts[component] += firsts[component - 1]
+    places = np.empty(firsts[-1], np.int64)
+    filled = firsts.copy()
+    for place in range(labels.size):
+        if (links[place] & _ALL_LINKS) != 0 and labels[place] != nothing:
+            component = components[place]
+            places[filled[component]] = place
+            filled[component] += 1
+    return places
+
+
+@njit(cache=True, nogil=True)
+def _reached(components: np.ndarray, count: int, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Which components have a voxel in the box [begin, end), bool (count + 1,)."""
+    reached = np.zeros(count + 1, np.bool_)
+    for z in range(begin[0], end[0]):
+        for y in range(begin[1], end[1]):
+            row = components[z, y]
+            for x in range(begin[2], end[2]):
+                reached[row[x]] = True
+    reached[0] = False
+    return reached
+
+
+@njit(cache=True, nogil=True)
+def _finite_order(bits: np.ndarray, components: np.ndarray, wanted: np.ndarray) -> bool:
+    """Whether no wanted component has a NaN, of which float32 `bits` are given."""
+    for place in range(bits.size):
+        if (bits[place] & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000) and wanted[components[place]]:
+            return False
+    return True
 
 
 @njit(cache=True, nogil=True)
 def flood_components(
-    bits: np.ndarray, labels: np.ndarray, links: np.ndarray, begin: np.ndarray, end: np.ndarray
+    bits: np.ndarray,
+    labels: np.ndarray,
+    links: np.ndarray,
+    components: np.ndarray,
+    count: int,
+    begin: np.ndarray,
+    end: np.ndarray,
 ) -> bool:
     """Flood every component of the foreground that has a voxel in the box [begin, end).
 
     Args:
         bits: Bits of the float32 surface, uint32 (z, y, x).
         labels: Seeds, uint64 (z, y, x), UNKNOWN for what goes first; overwritten with the result.
-        links: What `foreground_links` returned; marks visited voxels.
+        links: What `open_links` returned; overwritten.
+        components: 6-connected components of the foreground, numbered from 1 (z, y, x).
+        count: Their number.
         begin: First voxel of the box, int64 (3,).
         end: Behind its last voxel, int64 (3,).
 
     Returns:
-        False when the surface holds a NaN in one of these components; the labels are then worthless.
+        False when the surface holds a NaN in one of these components; nothing is flooded then.
     """
-    depth, height, width = labels.shape
-    size = depth * height * width
-    offsets = np.array([-height * width, -width, -1, 1, width, height * width])
-    flat_bits, flat_labels, flat_links = bits.ravel(), labels.ravel(), links.ravel()
-    stack = np.empty(4096, np.int64)
+    size = labels.size
+    wanted = _reached(components, count, begin, end)
+    if not _finite_order(bits.ravel(), components.ravel(), wanted):
+        return False
+    firsts = np.zeros(count + 2, np.int64)
+    seeds = _group_seeds(labels.ravel(), links.ravel(), components.ravel(), firsts)
+    offsets = np.array([-labels.shape[1] * labels.shape[2], -labels.shape[2], -1, 0, 0, 0])
+    offsets[3:] = -offsets[2::-1]
     keys = np.empty(4096, np.uint64)
     places = np.empty(4096, np.int64)
-    for z in range(begin[0], end[0]):
-        for y in range(begin[1], end[1]):
-            for x in range(begin[2], end[2]):
-                start = (z * height + y) * width + x
-                if flat_links[start] & _VISITED:
-                    continue
-                # walk over the component and put its seeds into the queue
-                heap = 0
-                top = 1
-                stack[0] = start
-                flat_links[start] |= _VISITED
-                while top > 0:
-                    top -= 1
-                    place = stack[top]
-                    if (flat_bits[place] & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000):
-                        return False
-                    if top + 6 > stack.size:
-                        stack = np.concatenate((stack, np.empty(stack.size, np.int64)))
-                    open_neighbour = False
-                    link = flat_links[place]
-                    for k in range(6):
-                        if link & (1 << k):
-                            other = place + offsets[k]
-                            open_neighbour |= flat_labels[other] == 0
-                            if not flat_links[other] & _VISITED:
-                                flat_links[other] |= _VISITED
-                                stack[top] = other
-                                top += 1
-                    label = flat_labels[place]
-                    if label != 0 and open_neighbour:
-                        if heap == keys.size:
-                            keys = np.concatenate((keys, np.empty(heap, np.uint64)))
-                            places = np.concatenate((places, np.empty(heap, np.int64)))
-                        insertion = place if label == UNKNOWN else size + place
-                        _sift_up(keys, places, heap, _key(flat_bits[place], insertion), place)
-                        heap += 1
-                # flood it
-                insertion = 2 * size
-                while heap > 0:
-                    place = places[0]
-                    _remove_first(keys, places, heap)
-                    heap -= 1
-                    label = flat_labels[place]
-                    link = flat_links[place]
-                    for k in range(6):
-                        if link & (1 << k):
-                            other = place + offsets[k]
-                            if flat_labels[other] == 0:
-                                flat_labels[other] = label
-                                if _has_open_neighbour(flat_links, flat_labels, offsets, other):
-                                    if heap == keys.size:
-                                        keys = np.concatenate((keys, np.empty(heap, np.uint64)))
-                                        places = np.concatenate((places, np.empty(heap, np.int64)))
-                                    _sift_up(keys, places, heap, _key(flat_bits[other], insertion), other)
-                                    heap += 1
-                                insertion += 1
+    flat_bits, flat_labels = bits.ravel(), labels.ravel()
+    for component in range(1, count + 1):
+        first, last = firsts[component], firsts[component + 1]
+        if not wanted[component] or first == last:
+            continue
+        while keys.size < last - first + 6:
+            keys, places = _longer(keys, places)
+        for i in range(first, last):
+            place = seeds[i]
+            insertion = place if flat_labels[place] == UNKNOWN else size + place
+            _sift_up(keys, places, i - first, _key(flat_bits[place], insertion), place)
+        heap, inserted = last - first, 2 * size
+        while heap > 0:
+            heap, inserted = _drain(
+                flat_bits, flat_labels, links.ravel(), offsets, keys, places, heap, inserted
+            )
+            if heap > 0:
+                keys, places = _longer(keys, places)
     return True
+
+
+@njit(cache=True, nogil=True)
+def _longer(keys: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A queue of twice the capacity."""
+    return np.concatenate((keys, np.empty_like(keys))), np.concatenate((places, np.empty_like(places)))
+
+
+@njit(cache=True, nogil=True)
+def _drain(
+    bits: np.ndarray,
+    labels: np.ndarray,
+    links: np.ndarray,
+    offsets: np.ndarray,
+    keys: np.ndarray,
+    places: np.ndarray,
+    heap: int,
+    inserted: int,
+) -> tuple[int, int]:
+    """Flood until the queue is empty or has no room for six more; returns its size and the insertion number."""
+    while heap > 0 and heap + 6 <= keys.size:
+        place = places[0]
+        _remove_first(keys, places, heap)
+        heap -= 1
+        label = labels[place]
+        todo = links[place]
+        for k in range(6):
+            if not todo & (1 << k):
+                continue
+            other = place + offsets[k]
+            link = links[other]
+            if link & _CLOSED:  # labelled since the link was made
+                continue
+            labels[other] = label
+            links[other] = link | _CLOSED
+            for j in range(6):
+                if link & (1 << j):  # tell the open neighbours, for which this is the opposite direction
+                    links[other + offsets[j]] &= np.uint8(255 - (1 << (5 - j)))
+            if link & _ALL_LINKS:
+                _sift_up(keys, places, heap, _key(bits[other], inserted), other)
+                heap += 1
+            inserted += 1
+    return heap, inserted

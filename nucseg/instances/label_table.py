@@ -8,6 +8,7 @@ Label 0 (background) is never stored: 0 marks an empty slot.
 import numpy as np
 from numba import njit
 
+_EMPTY = np.uint64(0)  # typed: numba compares uint64 with a plain 0 as floats
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: Fibonacci hashing, Knuth TAOCP 6.4
 
 
@@ -25,7 +26,7 @@ def slot_of(keys: np.ndarray, label: np.uint64) -> np.int64:
     """The slot that holds `label`, or the empty slot where it belongs (linear probing)."""
     mask = keys.size - 1
     slot = np.int64((label * _MULTIPLIER) >> np.uint64(32)) & mask
-    while keys[slot] != 0 and keys[slot] != label:
+    while keys[slot] != label and keys[slot] != _EMPTY:
         slot = (slot + 1) & mask
     return slot
 
@@ -35,7 +36,7 @@ def grown(keys: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """The same table with twice the slots."""
     more_keys, more_indices = new_table(2 * keys.size)
     for old in range(keys.size):
-        if keys[old] != 0:
+        if keys[old] != _EMPTY:
             slot = slot_of(more_keys, keys[old])
             more_keys[slot] = keys[old]
             more_indices[slot] = indices[old]

@@ -121,23 +121,20 @@ def _count(vectors: np.ndarray, foreground: np.ndarray, limit: float) -> np.ndar
 def _smooth_once(votes: np.ndarray) -> np.ndarray:
     depth, height, width = votes.shape
     out = np.empty((depth, height, width), np.int64)
-    plane = np.empty((height + 2, width), np.int64)
-    line = np.empty(width + 2, np.int64)
+    plane = np.zeros((height + 2, width), np.int64)  # with a row of zeros before and behind
+    line = np.zeros(width + 2, np.int64)
+    nothing = np.zeros((height, width), np.int64)
     for z in range(depth):
-        plane[:] = 0
+        below = votes[z - 1] if z > 0 else nothing
+        above = votes[z + 1] if z + 1 < depth else nothing
         for y in range(height):
+            a, b, c, row = below[y], votes[z, y], above[y], plane[y + 1]
             for x in range(width):
-                plane[y + 1, x] = 2 * votes[z, y, x]
-            if z > 0:
-                for x in range(width):
-                    plane[y + 1, x] += votes[z - 1, y, x]
-            if z + 1 < depth:
-                for x in range(width):
-                    plane[y + 1, x] += votes[z + 1, y, x]
-        line[:] = 0
+                row[x] = a[x] + 2 * b[x] + c[x]
         for y in range(height):
+            a, b, c, row = plane[y], plane[y + 1], plane[y + 2], out[z, y]
             for x in range(width):
-                line[x + 1] = plane[y, x] + 2 * plane[y + 1, x] + plane[y + 2, x]
+                line[x + 1] = a[x] + 2 * b[x] + c[x]
             for x in range(width):
-                out[z, y, x] = line[x] + 2 * line[x + 1] + line[x + 2]
+                row[x] = line[x] + 2 * line[x + 1] + line[x + 2]
     return out

@@ -16,7 +16,13 @@ import mahotas
 import numpy as np
 
 from nucseg.errors import InputError
-from nucseg.instances.flood_kernel import UNKNOWN, flood_components, foreground_links
+from nucseg.instances.flood_kernel import (
+    UNKNOWN,
+    flood_components,
+    open_links,
+    replace_seeds,
+    take_unknown,
+)
 
 Box = tuple[slice, ...]
 """Three slices z,y,x with whole, non-negative start and stop."""
@@ -63,7 +69,7 @@ def flood(surface: np.ndarray, seeds: np.ndarray, foreground: np.ndarray) -> np.
         InputError: Shapes or types do not fit, or the surface is NaN in the foreground.
     """
     surface, labels, foreground = _checked(surface, seeds, foreground)
-    labels[~foreground] = 0
+    replace_seeds(labels, foreground, np.zeros(0, np.uint64), UNKNOWN)
     _run(surface, labels, foreground, tuple(slice(0, n) for n in labels.shape))
     return labels
 
@@ -129,33 +135,35 @@ def flood_certified(
     """
     surface, labels, foreground = _checked(surface, seeds, foreground)
     wanted = _with_rim(core, labels.shape, cut, rim)
-    for face in _cut_faces(cut):
-        for seed in np.unique(labels[face]):
-            if seed:
-                labels[labels == seed] = UNKNOWN
-    labels[~foreground] = 0
-    for face in _cut_faces(cut):
+    faces = _cut_faces(cut)
+    touching = [np.unique(labels[face]) for face in faces]
+    incomplete = np.unique(np.concatenate(touching)) if faces else np.zeros(0, np.uint64)
+    replace_seeds(labels, foreground, incomplete[incomplete > 0], UNKNOWN)
+    for face in faces:
         labels[face][foreground[face]] = UNKNOWN
     _run(surface, labels, foreground, wanted)
-    unknown = labels == UNKNOWN
-    inside = unknown[wanted]
-    count = int(np.count_nonzero(inside))
-    labels[unknown] = 0
+    counted = take_unknown(labels, *_corners(wanted))
+    count, begin, end = int(counted[0]), counted[1:4].tolist(), counted[4:7].tolist()
     if not count:
         return labels, Certificate(0)
-    spans = [np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    first = [wanted[axis].start + int(spans[axis][0]) for axis in range(3)]
-    last = [wanted[axis].start + int(spans[axis][-1]) for axis in range(3)]
-    begin, end = (first[0], first[1], first[2]), (last[0] + 1, last[1] + 1, last[2] + 1)
-    return labels, Certificate(count, begin, end)
+    return labels, Certificate(count, (begin[0], begin[1], begin[2]), (end[0], end[1], end[2]))
 
 
 def _run(surface: np.ndarray, labels: np.ndarray, foreground: np.ndarray, box: Box) -> None:
     """Flood `labels` in place, all components of the foreground that reach the box."""
-    begin = np.array([part.start for part in box], np.int64)
-    end = np.array([part.stop for part in box], np.int64)
-    if not flood_components(surface.view(np.uint32), labels, foreground_links(foreground), begin, end):
+    if surface.size == 0:
+        return
+    components, count = cc3d.connected_components(
+        foreground, connectivity=6, return_N=True, binary_image=True, out_dtype=np.uint32
+    )
+    links = open_links(foreground, labels)
+    if not flood_components(surface.view(np.uint32), labels, links, components, int(count), *_corners(box)):
         raise _nan_error()
+
+
+def _corners(box: Box) -> tuple[np.ndarray, np.ndarray]:
+    """First voxel of a box, and behind its last, int64 (3,)."""
+    return np.array([part.start for part in box], np.int64), np.array([part.stop for part in box], np.int64)
 
 
 def _cut_faces(cut: tuple[tuple[bool, bool], ...]) -> list[Box]:
