@@ -21,6 +21,8 @@ from nucseg.report.outlines import LEGEND
 from nucseg.report.panels import panels
 from nucseg.report.worst import worst_cases
 
+_SHORT = 28  # characters of a fact that is shown large
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -120,9 +122,11 @@ def write_report(
     for image in images:
         body.append(image_section(image, worst))
     body += sections
+    facts = {name: written(value) for name, value in summary.items()}
     page = _template().render(
         title=title,
-        summary={name: written(value) for name, value in summary.items()},
+        short={name: value for name, value in facts.items() if len(value) <= _SHORT},
+        long={name: value for name, value in facts.items() if len(value) > _SHORT},
         sections=body,
         version=nucseg.__version__,
         style=Markup(files("nucseg.report").joinpath("style.css").read_text(encoding="utf-8")),

@@ -1,0 +1,199 @@
+"""Reports about what nucseg wrote: a demo, a training run, or the OUT of a run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nucseg.blockwise.records import FOLDER, Records
+from nucseg.errors import InputError
+from nucseg.evaluate.scores import Scores
+from nucseg.points import read_table
+from nucseg.report.figures import volume_chart
+from nucseg.report.html import Chart, Charts, Facts, Section, write_report
+from nucseg.report.image import ReportImage
+from nucseg.report.training import read_losses, selection_section, training_sections
+from nucseg.volume import Volume, open_labels, open_volume
+
+PAGE = "report.html"
+
+_STEPS = {
+    "predict": "Prediction",
+    "segment": "Segmentation",
+    "sift": "Smallest size",
+    "measure": "Measurement",
+}
+
+
+def report_folder(folder: str | Path) -> Path:
+    """Write `report.html` into a folder, about what lies there.
+
+    Args:
+        folder: What `nucseg demo`, `nucseg train` or `nucseg run` (`predict`, `segment`, `measure`) wrote.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        InputError: If the folder is nothing of these, or something in it cannot be read.
+    """
+    base = Path(folder)
+    if (base / "demo.json").is_file():
+        return _report_demo(base)
+    if (base / "run.json").is_file():
+        return _report_training(base)
+    if (base / FOLDER).is_dir() or (base / "labels" / "nuclei").is_dir():
+        return _report_output(base)
+    raise InputError(
+        str(folder),
+        expected="the folder of a demo, a training run, or the OUT of `nucseg run`",
+        received="a folder with nothing of these" if base.is_dir() else "no such folder",
+        remedy="give a folder that nucseg wrote",
+    )
+
+
+def _report_demo(base: Path) -> Path:
+    """`demo.json`: title, summary, scores by name, run (a training run's folder), images; paths below `base`."""
+    path = base / "demo.json"
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        images = [
+            ReportImage(
+                image["name"],
+                _raw(base / image["raw"]),
+                open_labels(base / image["truth"]) if image.get("truth") else None,
+                open_labels(base / image["predicted"]),
+            )
+            for image in told["images"]
+        ]
+        scores = {name: Scores.from_json(value) for name, value in told["scores"].items()}
+        summary = dict(told["summary"])
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise InputError(
+            str(path),
+            expected="summary, scores and images, as `nucseg demo` writes them",
+            received=f"{type(error).__name__}: {error}",
+            remedy="run the demo again",
+        ) from None
+    run = base / told["run"] if told.get("run") else None
+    return write_report(
+        base / PAGE,
+        title=told.get("title", "nucseg demo"),
+        summary=summary,
+        losses=read_losses(run) if run else None,
+        scores=scores,
+        images=images,
+        sections=selection_section(run) if run else [],
+    )
+
+
+def _report_training(base: Path) -> Path:
+    summary, sections = training_sections(base)
+    return write_report(
+        base / PAGE,
+        title=f"Training run {base.resolve().name}",
+        summary=summary,
+        losses=read_losses(base),
+        sections=sections,
+    )
+
+
+def _report_output(base: Path) -> Path:
+    heads = {step: head for step in _STEPS if (head := Records(base, step).head())}
+    table = _table(base)
+    images, parts = [], []
+    if (base / "labels" / "nuclei").is_dir():
+        image = _shown_image(base, heads)
+        if image:
+            images.append(image)
+    if not images and table is not None and len(table["voxels"]):
+        known = "volume_um3" in table
+        volumes = table["volume_um3" if known else "voxels"].astype(float)
+        chart = volume_chart(volumes, "µm³" if known else "voxels")
+        parts.append(
+            Section("Instances", [Charts([Chart(chart, "Volumes", f"of the {len(volumes)} instances.")])])
+        )
+    summary: dict[str, Any] = {}
+    if images:
+        summary["nuclei"] = len(images[0].predicted_centers.ids)
+    elif table is not None:
+        summary["nuclei"] = len(table["id"])
+    if table is not None and len(table["id"]):
+        summary |= _measured(table)
+    for step, head in heads.items():
+        done = len(Records(base, step).read()[0])
+        summary[f"{_STEPS[step].lower()} blocks"] = f"{done} of {head.get('blocks', '?')}"
+    parts += [_step_section(base, step, head) for step, head in heads.items()]
+    return write_report(
+        base / PAGE,
+        title=f"Segmentation {base.resolve().name}",
+        summary=summary,
+        images=images,
+        sections=parts,
+    )
+
+
+def _shown_image(base: Path, heads: dict[str, dict[str, Any]]) -> ReportImage | None:
+    """The instances over the raw image, or over the prediction where the raw image is not recorded."""
+    labels = open_labels(base)
+    for step in ("predict", "measure"):
+        fields = heads.get(step, {}).get("fields", {})
+        if fields.get("volume"):
+            try:
+                return ReportImage(
+                    "Instances", _raw(Path(fields["volume"]), fields.get("channel")), None, labels
+                )
+            except InputError:
+                continue  # moved or deleted since: the next best picture, under a title that says so
+    source = heads.get("segment", {}).get("fields", {}).get("prediction") or base / "prediction"
+    try:
+        prediction = open_volume(source)
+        shown = (
+            open_volume(source, channel=min(1, prediction.channels - 1))
+            if prediction.channels
+            else prediction
+        )
+        return ReportImage("Instances over the prediction (the raw image is not there)", shown, None, labels)
+    except InputError:
+        return None
+
+
+def _raw(path: Path, channel: int | None = None) -> Volume:
+    volume = open_volume(path)
+    return open_volume(path, channel=channel or 0) if volume.channels else volume
+
+
+def _table(base: Path) -> dict[str, np.ndarray] | None:
+    path = base / "tables" / "nuclei.parquet"
+    return read_table(path) if path.is_file() else None
+
+
+def _measured(table: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Facts from the table of nuclei, as far as it has their columns."""
+    facts: dict[str, Any] = {}
+    if "volume_um3" in table:
+        facts["median volume"] = f"{float(np.median(table['volume_um3'])):.3g} µm³"
+    elif "voxels" in table:
+        facts["median volume"] = f"{float(np.median(table['voxels'])):.0f} voxels"
+    if "touches_border" in table:
+        facts["nuclei at the border"] = int(np.count_nonzero(table["touches_border"].astype(bool)))
+    return facts
+
+
+def _step_section(base: Path, step: str, head: dict[str, Any]) -> Section:
+    """Settings of one step, and how its blocks went."""
+    done, failed = Records(base, step).read()
+    facts = {name: value for name, value in head.get("fields", {}).items() if value is not None}
+    if isinstance(facts.get("scenario"), dict):
+        facts["scenario"] = [part.get("kind") for part in facts["scenario"].get("heads", [])]
+    facts["blocks done"] = f"{len(done)} of {head.get('blocks', '?')}"
+    seconds = [line["seconds"] for line in done.values() if "seconds" in line]
+    if seconds:
+        facts["time in blocks"] = f"{sum(seconds):.0f} s"
+    memory = [line["peak_memory_bytes"] for line in done.values() if "peak_memory_bytes" in line]
+    if memory:
+        facts["largest worker"] = f"{max(memory) / 2**30:.2f} GiB"
+    facts |= {name: head[name] for name in ("versions", "python", "hash") if name in head}
+    text = f"{len(failed)} blocks failed, the first: {next(iter(failed.values()))}" if failed else ""
+    return Section(_STEPS[step], [Facts(facts)], text)
