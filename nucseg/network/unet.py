@@ -64,14 +64,7 @@ class UNet(BaseModel):
         Raises:
             InputError: No such preset.
         """
-        if name not in _PRESETS:
-            raise InputError(
-                "network preset",
-                expected=" or ".join(_PRESETS),
-                received=repr(name),
-                remedy="choose one of these",
-            )
-        return cls(**{**_PRESETS[name], **changes})
+        return cls(**{**preset_fields(name), **changes})
 
     @property
     def pooling(self) -> int:
@@ -234,3 +227,19 @@ def unet(preset: str = "small", **changes: Any) -> UNet:
         InputError: No such preset.
     """
     return UNet.preset(preset, **changes)
+
+
+def preset_fields(name: str) -> dict[str, Any]:
+    """The fields that a preset sets.
+
+    Raises:
+        InputError: No such preset.
+    """
+    if name not in _PRESETS:
+        raise InputError(
+            "network preset",
+            expected=" or ".join(_PRESETS),
+            received=repr(name),
+            remedy="choose one of these",
+        )
+    return dict(_PRESETS[name])

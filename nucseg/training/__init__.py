@@ -1,0 +1,6 @@
+"""Training from a configuration: the ready-made pipeline over nucseg's nodes."""
+
+from nucseg.training.config import TrainConfig
+from nucseg.training.run import TrainResult, train
+
+__all__ = ["TrainConfig", "TrainResult", "train"]

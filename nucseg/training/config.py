@@ -1,0 +1,202 @@
+"""`TrainConfig`: what a training TOML may say."""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from nucseg.errors import InputError
+from nucseg.heads.scenario import Scenario
+from nucseg.network.optimizer import Optimizer
+from nucseg.network.unet import UNet, preset_fields
+from nucseg.training.problems import explain
+
+Float3 = tuple[float, float, float]
+Interval = tuple[float, float]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LabelledVolume(_Section):
+    """One volume to learn from."""
+
+    raw: str
+    """Path of the image, as `nucseg.open_volume` reads it."""
+    labels: str | None = None
+    """Path of a label file of the same shape; None: the label image `data.labels` inside the OME-Zarr
+    `raw`."""
+
+
+class Data(_Section):
+    """Which volumes are learned from, and what is known about them."""
+
+    train: tuple[LabelledVolume, ...] = Field(min_length=1)
+    """Volumes: paths of OME-Zarr images with labels inside, or tables `{raw = ..., labels = ...}`."""
+    validation: tuple[LabelledVolume, ...] = ()
+    """Volumes for `nucseg select`; training does not look at them."""
+    labels: str = "nuclei"
+    """Name of the label image inside an OME-Zarr."""
+    channel: int | None = Field(None, ge=0)
+    """The one channel of the images to take; None takes all."""
+    scale_um: Float3 | None = None
+    """Voxel size z, y, x where the files do not say it, or say it wrongly."""
+    normalize: Interval | None = (1.0, 99.8)
+    """Percentiles of a volume's intensities that become 0 and 1; `false`: the raw values are taken as they
+    are."""
+    nucleus_um: float | None = Field(None, gt=0)
+    """Largest diameter of a nucleus; None: measured in the labels."""
+    in_memory: bool | None = None
+    """Whether volumes are read once and kept; None: those below 512 MiB are."""
+
+    @field_validator("normalize", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return None if value is False else value
+
+    @field_validator("train", "validation", mode="before")
+    @classmethod
+    def _paths(cls, volumes: Any) -> Any:
+        if isinstance(volumes, (str, Path)):
+            volumes = [volumes]
+        if not isinstance(volumes, (list, tuple)):
+            return volumes
+        return tuple({"raw": os.fspath(v)} if isinstance(v, (str, Path)) else v for v in volumes)
+
+
+class Patch(_Section):
+    """What one training step sees."""
+
+    output: tuple[int, int, int] = (32, 32, 32)
+    """Shape of the network's output, z, y, x, voxels."""
+    batch: int = Field(1, ge=1)
+    """Patches a step."""
+    min_foreground: float = Field(0.0, ge=0, lt=1)
+    """Share of the output that must be nuclei; places with less are drawn again."""
+
+
+class Augment(_Section):
+    """Deformation and intensity changes; see the nodes of the same names."""
+
+    rotation_deg: float = Field(45.0, ge=0, le=180)
+    rotate: Literal["isotropic", "all"] = "isotropic"
+    spacing: float = Field(10.0, ge=1)
+    jitter: float = Field(1.0, ge=0)
+    mirror: bool = True
+    transpose: bool = True
+    reuse: int = Field(4, ge=1)
+    """How many steps one deformed patch serves, each with its own mirroring and transposition."""
+    deform: float = Field(1.0, ge=0, le=1)
+    """Probability of rotation and elastic deformation."""
+    # `false` turns an intensity change off; those that are None are off unless given.
+    scale: Interval | None = (0.9, 1.1)
+    """Factor on the contrast."""
+    shift: Interval | None = (-0.1, 0.1)
+    """What is added, in normalised intensities."""
+    gamma: Interval | None = None
+    gaussian_noise: Interval | None = None
+    poisson_noise: Interval | None = None
+    blur: Interval | None = None
+
+    @field_validator("scale", "shift", "gamma", "gaussian_noise", "poisson_noise", "blur", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return None if value is False else value
+
+
+class TrainConfig(_Section):
+    """A training run, as a TOML says it.
+
+    >>> config = TrainConfig(scenario="three_label_cpv", data={"train": ["worm.zarr"]})
+    >>> config.network.levels
+    3
+    """
+
+    scenario: Scenario
+    """A scenario's name, or heads: `[[heads]]` with `kind = "three_label"` and the head's own fields."""
+    seed: int = Field(0, ge=0)
+    """The same seed gives the same run."""
+    iterations: int = Field(1200, ge=1)
+    """Training steps."""
+    checkpoint_every: int | None = Field(None, ge=1)
+    """Steps between checkpoints; None: an eighth of the run, at most 10,000."""
+    snapshot_every: int | None = Field(None, ge=1)
+    """Steps between snapshots of a batch; None: as between checkpoints."""
+    workers: int = Field(1, ge=0)
+    """Processes that prepare batches; 0 prepares them in the training process."""
+    threads: int | None = Field(None, ge=1)
+    """Threads of the Keras backend; None: its own choice."""
+    tensorboard: bool = True
+    """Whether to write TensorBoard events."""
+    network: UNet = UNet.preset("small")
+    """A `preset`, fields of the network, or both."""
+    data: Data
+    patch: Patch = Patch()
+    augment: Augment = Augment()
+    optimizer: Optimizer = Optimizer()
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Self:
+        """Read a configuration; relative paths in it are relative to its folder.
+
+        Raises:
+            InputError: It cannot be read, a key is misspelt (the nearest right one is named) or a value is
+                wrong.
+        """
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InputError(
+                str(path), expected="a TOML file", received=str(error), remedy="correct the path or the file"
+            ) from error
+        _resolve(values.get("data"), Path(path).absolute().parent)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise explain(cls, error, str(path)) from error
+
+    @model_validator(mode="before")
+    @classmethod
+    def _heads(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "heads" not in values:
+            return values
+        if "scenario" in values:
+            raise ValueError("scenario and [[heads]] are two ways to say one thing: give one of them")
+        return {"scenario": {"heads": values["heads"]}} | {k: v for k, v in values.items() if k != "heads"}
+
+    @field_validator("scenario", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return Scenario.named(value) if isinstance(value, str) else value
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _preset(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"preset": value}
+        if isinstance(value, dict) and "preset" in value:
+            return preset_fields(value["preset"]) | {k: v for k, v in value.items() if k != "preset"}
+        return value
+
+
+def _resolve(data: Any, folder: Path) -> None:
+    """Make a TOML's relative paths absolute, in place; what is not as it should be is left to validation."""
+    if not isinstance(data, dict):
+        return
+    for name in ("train", "validation"):
+        volumes = data.get(name)
+        if isinstance(volumes, str):
+            data[name] = volumes = [volumes]
+        if isinstance(volumes, list):
+            data[name] = [_absolute(volume, folder) for volume in volumes]
+
+
+def _absolute(volume: Any, folder: Path) -> Any:
+    if isinstance(volume, str):
+        return os.path.join(folder, volume)
+    if isinstance(volume, dict):
+        return {k: os.path.join(folder, v) if isinstance(v, str) else v for k, v in volume.items()}
+    return volume

@@ -1,0 +1,72 @@
+"""Validation errors of a configuration, in one line with a remedy."""
+
+import difflib
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from nucseg.errors import InputError
+
+
+def explain(model: type[BaseModel], error: ValidationError, source: str) -> InputError:
+    """The first problem of a configuration as an `InputError`.
+
+    Args:
+        model: What was validated.
+        error: What pydantic found.
+        source: Where the values came from, such as the path of a TOML.
+    """
+    problem = error.errors()[0]
+    cause = problem.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):
+        return cause
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        valid = _fields(model, problem["loc"][:-1])
+        name = str(problem["loc"][-1])
+        near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+        return InputError(
+            f"{source}, key {where}",
+            expected=f"one of {', '.join(valid)}" if valid else "no such key",
+            received=repr(name),
+            remedy=f"did you mean {near[0]!r}?" if near else "remove it, or correct its name",
+        )
+    if problem["type"] == "missing":
+        return InputError(
+            f"{source}, key {where}",
+            expected="a value",
+            received="none",
+            remedy="add it to the configuration",
+        )
+    return InputError(
+        f"{source}, key {where}" if where else source,
+        expected=problem["msg"],
+        received=_short(problem["input"]),
+        remedy="correct it",
+    )
+
+
+def _fields(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    """Names of the fields of the (nested) model at a place; empty where it cannot be told."""
+    here: Any = model
+    for part in path:
+        if isinstance(part, int):
+            continue
+        if not (isinstance(here, type) and issubclass(here, BaseModel)) or part not in here.model_fields:
+            return []
+        here = _model_in(here.model_fields[part].annotation)
+    if not (isinstance(here, type) and issubclass(here, BaseModel)):
+        return []
+    extra = ["preset"] if "feature_maps" in here.model_fields else []
+    return [*extra, *here.model_fields]
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((m for m in map(_model_in, get_args(annotation)) if m is not None), None)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,137 @@
+"""`train`: run a training configuration."""
+
+import csv
+import logging
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nucseg.errors import NucsegError
+from nucseg.network.checkpoint import find_checkpoint
+from nucseg.training.config import TrainConfig
+from nucseg.training.data import prepare
+
+if TYPE_CHECKING:
+    import gunpowder as gp
+
+logger = logging.getLogger(__name__)
+
+_RECENT = 50
+
+
+class TrainResult(NamedTuple):
+    """How a training ended.
+
+    Attributes:
+        iteration: Training steps done.
+        loss: Mean of the last steps, at most 50.
+        seconds_per_iteration: Mean time of a step, waiting for data and saving included; without the first
+            one, which compiles the network.
+    """
+
+    iteration: int
+    loss: float
+    seconds_per_iteration: float
+
+
+def train(
+    config: TrainConfig,
+    folder: str | Path,
+    iterations: int | None = None,
+    resume: bool = False,
+    progress: Callable[[int, float], None] | None = None,
+    augment: "Sequence[Callable[[gp.ArrayKey], gp.BatchFilter]]" = (),
+) -> TrainResult:
+    """Train a network as the configuration says.
+
+    Args:
+        config: The configuration, such as `TrainConfig.from_toml("train.toml")`.
+        folder: The run folder; see `KerasTrain`.
+        iterations: Instead of the configuration's number; the learning rate's schedule ends there, too.
+        resume: Go on exactly where the run in the folder stopped; a folder without checkpoints is started
+            afresh.
+        progress: Called after each step with the number of steps done and the loss. None: a progress bar if
+            standard error is a terminal.
+        augment: Further augmentations of raw, such as a lab's own `ArrayAugment` class: each is called with
+            raw's key and returns a node. They run after those of the configuration.
+
+    Raises:
+        InputError: A volume, a setting or the folder cannot be used.
+        NucsegError: The loss is not finite, or a process that prepares batches failed.
+    """
+    if iterations is not None:
+        config = config.model_copy(update={"iterations": iterations})
+    prepared = prepare(config)
+    from nucseg.training.pipeline import training_pipeline
+
+    try:
+        pipeline, node = training_pipeline(config, prepared, folder, resume=resume, extra=augment)
+        if node.iteration >= config.iterations:
+            logger.info("%s has %d iterations already: nothing to do", folder, node.iteration)
+            return _finished(folder)
+        return _loop(pipeline, node, config, progress)
+    except Exception as error:
+        cause = _cause(error)
+        if cause is None:
+            raise
+        raise cause from error
+
+
+def _loop(
+    pipeline: "gp.Pipeline", node: Any, config: TrainConfig, progress: Callable[[int, float], None] | None
+) -> TrainResult:
+    import gunpowder as gp
+    from tqdm import tqdm
+
+    request = node.request(config.patch.output)
+    recent: deque[float] = deque(maxlen=_RECENT)
+    first = node.iteration + 1
+    bar = tqdm(
+        total=config.iterations,
+        initial=node.iteration,
+        unit="it",
+        desc="training",
+        disable=progress is not None or not sys.stderr.isatty(),
+    )
+    with gp.build(pipeline), bar:
+        begun = time.perf_counter()
+        while node.iteration < config.iterations:
+            batch = pipeline.request_batch(request)
+            recent.append(batch.loss)
+            if node.iteration == first:
+                compiled = time.perf_counter()
+            if progress is not None:
+                progress(node.iteration, batch.loss)
+            bar.update()
+            if node.iteration % 10 == 0:
+                bar.set_postfix(loss=f"{sum(recent) / len(recent):.3f}", refresh=False)
+        end = time.perf_counter()
+    steps = node.iteration - first
+    return TrainResult(
+        node.iteration, sum(recent) / len(recent), (end - compiled) / steps if steps else end - begun
+    )
+
+
+def _finished(folder: str | Path) -> TrainResult:
+    checkpoint = find_checkpoint(folder)
+    with (Path(folder) / "losses.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    recent = [float(row["loss"]) for row in rows[-_RECENT:]]
+    return TrainResult(
+        checkpoint.iteration, sum(recent) / len(recent), float(rows[-1]["seconds"]) / checkpoint.iteration
+    )
+
+
+def _cause(error: BaseException) -> NucsegError | None:
+    """The error of ours that gunpowder wrapped in its own."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        if isinstance(found, NucsegError):
+            return found
+        seen.add(id(found))
+        found = found.__cause__ or found.__context__
+    return None
