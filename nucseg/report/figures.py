@@ -27,7 +27,7 @@ def loss_chart(losses: Mapping[str, Curve]) -> str:
     Each value is a faint dot; the line is a moving mean.
     """
     figure, axes = _new()
-    positive = all((np.asarray(values) > 0).all() for _, values in losses.values())
+    positive = True
     for number, (name, (iterations, values)) in enumerate(losses.items()):
         color = LINES[number % len(LINES)]
         x, y = np.asarray(iterations, float), np.asarray(values, float)
@@ -35,6 +35,7 @@ def loss_chart(losses: Mapping[str, Curve]) -> str:
         x, y = x[finite], y[finite]
         if not len(y):
             continue
+        positive = positive and bool((y > 0).all())
         shown = slice(None, None, max(1, len(y) // 1500))
         axes.plot(x[shown], y[shown], ".", color=color, alpha=0.18, markersize=2.2, markeredgewidth=0)
         wide = max(1, int(len(y) * _SMOOTHED_OVER))
@@ -47,7 +48,7 @@ def loss_chart(losses: Mapping[str, Curve]) -> str:
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("iteration")
     axes.set_ylabel("loss")
-    if losses:
+    if axes.lines:
         axes.legend(frameon=False, loc="upper right")
     return _svg(figure, "Training loss over iterations")
 
