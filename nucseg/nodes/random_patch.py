@@ -78,6 +78,13 @@ class RandomPatch(gp.BatchFilter):
 
     def provide(self, request: gp.BatchRequest) -> gp.Batch:
         """Draw a place, read what of the request is inside the volume, fill the rest with zeros."""
+        if request.graph_specs:
+            raise InputError(
+                "RandomPatch",
+                expected="a request for arrays",
+                received=f"one for {', '.join(map(str, request.graph_specs))}",
+                remedy="use gp.RandomLocation for points",
+            )
         rng = np.random.default_rng(request.random_seed)
         total = request.get_total_roi()
         patch = gp.Roi(total.begin + (total.shape - self.patch) / 2, self.patch)

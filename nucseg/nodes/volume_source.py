@@ -26,8 +26,8 @@ class VolumeSource(gp.BatchProvider):
     Args:
         volume: A path that `nucseg.open_volume` reads, or an opened volume.
         datasets: What each array key stands for: `"image"`, the raw intensities of `volume`; `"labels/NAME"`,
-            one of its label images; or the path of another label file of the same shape (a label TIFF that
-            lies beside a raw TIFF).
+            one of an OME-Zarr's label images; or the path of another label file of the same shape (a label
+            TIFF that lies beside a raw TIFF).
         normalize: Percentiles of the whole volume that become 0 and 1 in the image, which is then float32;
             values outside are not clipped. `None` gives the stored values as float32.
         in_memory: Whether to read everything once in `setup` (forked workers share it). `None` decides by
@@ -113,7 +113,7 @@ class VolumeSource(gp.BatchProvider):
     def _open(self, name: str) -> Volume:
         if name == "image":
             return self.volume
-        if name.startswith("labels/") and not Path(name).exists():
+        if name.startswith("labels/") and Path(self.volume.path).is_dir():
             return open_labels(self.volume.path, name.removeprefix("labels/"))
         return open_labels(name)
 

@@ -1,8 +1,11 @@
 """The stream of batches is the same for any number of workers and from any start; failures are told."""
 
+import multiprocessing
 import os
 import signal
 import time
+import warnings
+from pathlib import Path
 
 import gunpowder as gp
 import numpy as np
@@ -151,6 +154,42 @@ def test_teardown_ends_the_workers():
     for pid in running:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def _orphan_workers(sender):
+    """Start a pipeline, tell its workers' process ids, and die without a farewell."""
+    node = PreCache(2, 2)
+    pipeline = sources(1)[0] + node
+    with gp.build(pipeline):
+        for _ in range(3):
+            pipeline.request_batch(request({RAW: ROIS[RAW]}))
+        sender.send([worker.process.pid for worker in node._workers])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_workers_end_when_their_parent_is_killed():
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    parent = context.Process(target=_orphan_workers, args=(sender,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads of libraries in this process
+        parent.start()
+    workers = receiver.recv()
+    parent.join()
+    until = time.monotonic() + 20
+    while any(map(alive, workers)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert len(workers) == 2
+    assert not any(map(alive, workers))
 
 
 def test_a_pipeline_can_be_built_twice():

@@ -93,3 +93,13 @@ def test_gunpowders_own_pad_and_random_location_compose_too():
         for seed in range(30):
             data = ask(pipeline, {RAW: ((0, 0, 0), (12, 12, 12)), LABELS: ((1, 1, 1), (10, 10, 10))}, seed)
             assert data[LABELS][3:-3, 3:-3, 3:-3].all()
+
+
+def test_points_are_refused_rather_than_left_behind():
+    points = gp.GraphKey("POINTS")
+    with gp.build(source(np.ones(SHAPE, np.uint32)) + RandomPatch((4, 4, 4))) as pipeline:
+        wanted = gp.BatchRequest({LABELS: gp.ArraySpec(roi=gp.Roi((0, 0, 0), (4, 4, 4)))})
+        wanted[points] = gp.GraphSpec(roi=gp.Roi((0, 0, 0), (4, 4, 4)))
+        node = pipeline.output
+        with pytest.raises(InputError, match=r"POINTS.*gp\.RandomLocation"):
+            node.provide(wanted)
