@@ -147,5 +147,5 @@ def vote_threshold_grid(radius: float, passes: int = 2) -> tuple[float, ...]:
     for _ in range(passes):
         kernel = np.convolve(kernel, [0.25, 0.5, 0.25])
     peak = 4 / 3 * np.pi * radius**3 * kernel.max() ** 3
-    fractions = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)
+    fractions = (0.04, 0.08, 0.15, 0.25, 0.35, 0.5, 0.7, 1.0)
     return tuple(max(0.5, float(f"{fraction * peak:.2g}")) for fraction in fractions)

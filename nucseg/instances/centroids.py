@@ -97,7 +97,7 @@ def center_field(labels: np.ndarray, ids: np.ndarray, centers: np.ndarray) -> tu
 
 
 def label_array(labels: np.ndarray) -> np.ndarray:
-    """`labels` as a C-ordered array that the kernels can take.
+    """`labels` as the C-ordered uint32 or uint64 array that the kernels take; a copy only where needed.
 
     Raises:
         InputError: Not three-dimensional, not of an integer type, or with a negative label.
@@ -117,11 +117,8 @@ def label_array(labels: np.ndarray) -> np.ndarray:
             received=f"a label {labels.min()}",
             remedy="give each nucleus a positive number; put voxels without annotation into a mask",
         )
-    if (
-        labels.dtype.kind != "u" or not labels.dtype.isnative
-    ):  # the kernels are compiled for unsigned types only
-        labels = labels.astype(f"u{labels.dtype.itemsize}")
-    return np.ascontiguousarray(labels)
+    # two types only, so that each kernel is compiled twice at most
+    return np.ascontiguousarray(labels, np.uint64 if labels.dtype.itemsize > 4 else np.uint32)
 
 
 @njit(cache=True, nogil=True)

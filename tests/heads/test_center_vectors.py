@@ -1,0 +1,125 @@
+"""CenterVectors: target, unknown centres, loss in physical proportion, votes as seeds."""
+
+import cases
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from nucseg.heads.base import Centers
+from nucseg.heads.center_vectors import CenterVectors, vote_threshold_grid
+from nucseg.instances.centroids import center_vectors, centroids
+from nucseg.instances.seeds import label_seeds
+from nucseg.testing import check_head
+
+
+def centers_of(labels, known=True):
+    found = centroids(labels)
+    return Centers(found.ids, found.centers, np.full(len(found.ids), known))
+
+
+def test_a_cut_nucleus_points_to_its_true_centre_outside_the_crop():
+    labels = cases.touching_pair()
+    crop = (slice(2, 6), slice(3, 5), slice(0, 3))  # one column of nucleus 1, whose centre is at x 3.5
+    vectors, weight = CenterVectors().target(labels, crop, None, centers_of(labels))
+    whole = center_vectors(labels, *centroids(labels)[:2])
+    np.testing.assert_array_equal(vectors, whole[(slice(None), *crop)])
+    np.testing.assert_array_equal(vectors[2, :, :, 2], 1.5)
+    np.testing.assert_array_equal(weight, labels[crop] > 0)
+
+
+def test_an_unknown_centre_has_weight_zero():
+    labels = cases.touching_pair()
+    centers = centers_of(labels)._replace(known=np.array([True, False]))
+    everything = tuple(slice(0, n) for n in labels.shape)
+    vectors, weight = CenterVectors(background_weight=0.01).target(labels, everything, None, centers)
+    np.testing.assert_array_equal(weight, np.float32([0.01, 1, 0])[labels])
+    assert not vectors[:, labels != 1].any()
+
+
+def test_a_label_without_any_centre_has_weight_zero():
+    labels = cases.touching_pair()
+    centers = Centers(np.array([2]), np.array([[3.5, 4.5, 7.5]]), np.array([True]))
+    weight = CenterVectors().target(labels, tuple(slice(0, n) for n in labels.shape), None, centers)[1]
+    np.testing.assert_array_equal(weight, labels == 2)
+
+
+def test_mask():
+    labels = cases.touching_pair()
+    mask = np.ones(labels.shape, bool)
+    mask[:, :, :4] = False
+    crop = (slice(1, 7), slice(2, 8), slice(3, 11))
+    head = CenterVectors(background_weight=0.5)
+    weight = head.target(labels, crop, None, centers_of(labels), mask)[1]
+    np.testing.assert_array_equal(weight, np.where(mask, np.where(labels > 0, 1, 0.5), 0)[crop])
+
+
+def test_loss_is_the_weighted_mean_squared_length():
+    rng = np.random.default_rng(0)
+    output = rng.normal(size=(2, 2, 3, 4, 3)).astype(np.float32)
+    target = rng.normal(0, 5, output.shape).astype(np.float32)
+    weight = rng.random((2, 2, 3, 4)).astype(np.float32)
+    head = CenterVectors(scale=6.0, voxel_um=(0.5, 0.2, 0.1))
+    um = np.array([0.5, 0.2, 0.1])
+    physical = (output - target / 6.0) * um  # um per 6 voxels
+    expected = (weight * (physical**2).sum(-1)).sum() / weight.sum() / np.prod(um) ** (2 / 3)
+    assert float(head.loss(output, target, weight)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_cubic_voxels_of_any_size_cost_the_same():
+    output, target = np.ones((1, 1, 1, 1, 3), np.float32), np.zeros((1, 1, 1, 1, 3), np.float32)
+    weight = np.ones((1, 1, 1, 1), np.float32)
+    for um in (None, (0.2, 0.2, 0.2), (9.0, 9.0, 9.0)):
+        assert float(CenterVectors(voxel_um=um).loss(output, target, weight)) == pytest.approx(3, rel=1e-6)
+
+
+def test_activation_gives_voxels():
+    np.testing.assert_array_equal(CenterVectors(scale=6).activation(np.ones((3, 1, 1, 2), np.float32)), 6)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_votes_find_every_nucleus_of_a_crowd(noise):
+    labels = cases.ellipsoids(
+        (24, 30, 36),
+        [((z, y, x), (4.5, 4.2, 4.8)) for z in (6, 16) for y in (6, 15, 24) for x in (6, 15, 24)],
+    )
+    prediction = cases.known_prediction(labels, noise)[3:]
+    head = CenterVectors(scale=4.5)
+    for threshold in head.vote_thresholds[1:4]:
+        seeds = head.seeds_from_votes(prediction, labels > 0, threshold, reach=12, passes=2)
+        components = label_seeds(seeds)
+        pairs = np.unique(np.stack([labels[seeds], components[seeds]]), axis=1)
+        np.testing.assert_array_equal(pairs[0], np.arange(1, 19))  # one seed in each nucleus, and no other
+
+
+def test_seeds_from_votes_equal_their_definition():
+    rng = np.random.default_rng(1)
+    prediction = rng.normal(0, 1, (3, 6, 7, 8)).astype(np.float32)
+    foreground = rng.random((6, 7, 8)) < 0.7
+    head = CenterVectors()
+    votes = head.votes(prediction, foreground, reach=3, passes=1)
+    seeds = head.seeds_from_votes(prediction, foreground, 0.75, reach=3, passes=1)
+    np.testing.assert_array_equal(seeds, votes / 64 > 0.75)
+    assert seeds.any()
+
+
+def test_thresholds_grow_with_the_nucleus():
+    small, large = vote_threshold_grid(3.0), vote_threshold_grid(6.0)
+    assert all(0.5 <= a < b for a, b in zip(small, large, strict=True))
+    assert list(large) == sorted(large)
+    # all voxels of a ball of radius 6 on one voxel: 905 votes, of which sigma 1 leaves (3/8)**3 there
+    assert large[-1] == pytest.approx(905 * (3 / 8) ** 3, rel=0.03)
+    assert CenterVectors(scale=6.0).vote_thresholds == large
+    assert CenterVectors(scale=6.0).default_vote_threshold in large
+
+
+@pytest.mark.parametrize("fields", [{"scale": 0}, {"background_weight": -1}, {"reach": 3}])
+def test_bad_fields_are_refused(fields):
+    with pytest.raises(ValidationError):
+        CenterVectors(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"scale": 6.0, "background_weight": 0.1, "voxel_um": (0.5, 0.2, 0.2)}]
+)
+def test_contract(fields):
+    check_head(CenterVectors(**fields))

@@ -1,0 +1,116 @@
+"""check_head passes good heads and names each kind of mistake."""
+
+import numpy as np
+import pytest
+from test_scenario import Foreground
+
+from nucseg.heads.base import weighted_mean
+from nucseg.heads.center_vectors import CenterVectors
+from nucseg.testing import check_head
+from nucseg.testing.head import ContractBroken
+
+
+class WrongShape(Foreground):
+    def target(self, labels, crop, scale_um, centers, mask=None):
+        return super().target(labels, (slice(None),) * 3, scale_um, centers, mask)
+
+
+class DoubleTarget(Foreground):
+    def target(self, labels, crop, scale_um, centers, mask=None):
+        target, weight = super().target(labels, crop, scale_um, centers, mask)
+        return target.astype(np.float64), weight
+
+
+class IgnoresMask(Foreground):
+    def target(self, labels, crop, scale_um, centers, mask=None):
+        return super().target(labels, crop, scale_um, centers)
+
+
+class WritesLabels(Foreground):
+    def target(self, labels, crop, scale_um, centers, mask=None):
+        result = super().target(labels, crop, scale_um, centers, mask)
+        labels[labels > 0] = 1
+        return result
+
+
+class IgnoresWeight(Foreground):
+    def loss(self, output, target, weight):
+        from keras import ops
+
+        return super().loss(
+            output, target, ops.ones_like(weight) * ops.cast(ops.max(weight) > 0, weight.dtype)
+        )
+
+
+class SumsLoss(Foreground):
+    def loss(self, output, target, weight):
+        from keras import ops
+
+        return super().loss(output, target, weight) * ops.sum(weight)
+
+
+class ForgetsChannel(CenterVectors):
+    def loss(self, output, target, weight):
+        return weighted_mean((output[..., 0] - target[..., 0]) ** 2, weight)
+
+
+class Unstable(Foreground):
+    def activation(self, output):
+        with np.errstate(over="ignore"):
+            return np.exp(output.astype(np.float32) * 10)
+
+
+class LooksAround(Foreground):
+    def activation(self, output):
+        return output - output.mean()
+
+
+class IntegerSeeds(Foreground):
+    def seeds(self, prediction, threshold):
+        return super().seeds(prediction, threshold).astype(np.uint8)
+
+
+class UnsortedGrid(Foreground):
+    @property
+    def seed_thresholds(self):
+        return (0.9, 0.7, 0.5)
+
+
+class DefaultOutside(Foreground):
+    @property
+    def default_foreground_threshold(self):
+        return 0.9
+
+
+BROKEN = {
+    WrongShape: "crop's shape",
+    DoubleTarget: "float32",
+    IgnoresMask: "mask is False",
+    WritesLabels: "leaves its inputs alone",
+    IgnoresWeight: "weight",
+    SumsLoss: "two equal patches",
+    ForgetsChannel: "output channel 1",
+    Unstable: "finite",
+    LooksAround: "voxel by voxel",
+    IntegerSeeds: "seeds is bool",
+    UnsortedGrid: "seed_thresholds ascend",
+    DefaultOutside: "default_foreground_threshold",
+}
+
+
+def test_a_lab_s_own_head_passes():
+    check_head(Foreground())
+
+
+@pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
+def test_each_mistake_is_named(kind):
+    with pytest.raises(ContractBroken, match=BROKEN[kind]):
+        check_head(kind())
+
+
+def test_a_class_that_cannot_be_found_again_is_named():
+    class Local(Foreground):
+        pass
+
+    with pytest.raises(Exception, match="no such head"):
+        check_head(Local())
