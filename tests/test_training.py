@@ -225,8 +225,9 @@ def test_a_real_volume_of_two_files():
     scale_um = (0.235, 0.1, 0.1)
     prepared = prepare(config("", data={"train": [volume], "scale_um": scale_um}))
     assert prepared.scale_um == prepared.scenario.auxiliary.voxel_um == scale_um
-    print(prepared.margin, prepared.nucleus_um, prepared.scenario)
-    assert max(prepared.margin) > 5
+    # Its 54 nuclei measure up to about 5 um, 52 of the fine voxels.
+    assert prepared.margin == (23, 52, 52)
+    assert prepared.scenario.auxiliary.scale == 11.8
 
 
 # --- training ----------------------------------------------------------------------------------------------
@@ -282,9 +283,10 @@ def test_another_seed_is_another_run_and_a_finished_one_stays(straight, volume, 
         assert len(list(csv.DictReader(file))) == 4
 
 
-def test_failures_are_nucsegs_own(straight, volume, tmp_path):
+def test_failures_are_nucsegs_own(straight, volume, tmp_path, caplog):
     with pytest.raises(InputError, match="folder of another training run"):
         train(config(volume), straight[0])
+    assert not caplog.records
     with pytest.raises(InputError, match="a run of seed"):
         train(config(volume, seed=8), straight[0], iterations=9, resume=True)
     none = {"output": (12, 12, 12), "min_foreground": 0.99}

@@ -5,7 +5,8 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -72,7 +73,8 @@ def train(
         if node.iteration >= config.iterations:
             logger.info("%s has %d iterations already: nothing to do", folder, node.iteration)
             return _finished(folder)
-        return _loop(pipeline, node, config, progress)
+        with _silent_setup():
+            return _loop(pipeline, node, config, progress)
     except Exception as error:
         cause = _cause(error)
         if cause is None:
@@ -113,6 +115,18 @@ def _loop(
     return TrainResult(
         node.iteration, sum(recent) / len(recent), (end - compiled) / steps if steps else end - begun
     )
+
+
+@contextmanager
+def _silent_setup() -> Iterator[None]:
+    """Without gunpowder's log line about a failed setup: the error that is raised says more."""
+    log = logging.getLogger("gunpowder.build")
+    before = log.disabled
+    log.disabled = True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _finished(folder: str | Path) -> TrainResult:
