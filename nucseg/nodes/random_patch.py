@@ -14,7 +14,8 @@ class RandomPatch(gp.BatchFilter):
     The output patch is the box of shape `patch` in the middle of the request, what a valid network predicts.
     Its place is drawn uniformly among all that fit. What the request wants around it (the network's context,
     the margin of the labels, the reach of a rotation) may leave the volume and is zero there: background in
-    labels, the low end of the normalised intensities in raw.
+    labels, the low end of the normalised intensities in raw. A `Deform` downstream keeps the middle; the
+    corners of a patch that it turns may leave the volume too.
 
     `gp.RandomLocation` asks that whole requests lie inside what is provided, which keeps patches away from
     the volume's border or, behind a `gp.Pad`, lets them fall outside. It stays usable: all nodes of nucseg

@@ -35,15 +35,14 @@ def reference(labels, where, begin):
     The centre of mass in the undeformed volume is moved by its inverse.
     """
     matrix, offset = affine(where, begin)
-    centers = mean_positions(labels)
+    centers = {i: np.linalg.solve(matrix, c - offset) for i, c in mean_positions(labels).items()}
     vectors = np.zeros((3, *where.shape[1:]))
     inside = np.zeros(where.shape[1:], bool)
     for voxel in np.ndindex(inside.shape):
         at = tuple(int(np.floor(p + 0.5)) for p in where[(slice(None), *voxel)])
         nucleus = int(labels[at])
         if nucleus:
-            moved = np.linalg.solve(matrix, centers[nucleus] - offset)
-            vectors[(slice(None), *voxel)] = moved - (np.array(begin) + voxel)
+            vectors[(slice(None), *voxel)] = centers[nucleus] - (np.array(begin) + voxel)
             inside[voxel] = True
     return vectors, inside
 
@@ -87,7 +86,7 @@ def test_mirrors_and_transposes(by, shape):
     with gp.build(
         source(labels) + gp.Pad(LABELS, None) + mover + AddTargets(LABELS, SCENARIO, margin=12)
     ) as pipeline:
-        for seed in range(60):
+        for seed in range(40):
             seen.add(orientation(check(pipeline, labels, ((18, 17, 19), shape), seed, atol=1e-5)))
     assert {order for order, _ in seen} == {(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)}
     assert len({flips for _, flips in seen}) == 8
@@ -114,7 +113,7 @@ def test_elastic_against_a_big_deformed_region():
     big = ((-4, -4, -4), (52, 52, 52))
     masked = 0
     with gp.build(source(labels) + node + AddTargets(LABELS, SCENARIO, margin=margin)) as pipeline:
-        for seed in range(6):
+        for seed in range(4):
             both = ask(pipeline, {LABELS: big, VECTORS: box, VECTOR_WEIGHT: box}, seed)
             whole = both[LABELS]
             centers = {i: c + big[0] for i, c in mean_positions(whole).items()}

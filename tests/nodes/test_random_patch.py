@@ -4,6 +4,7 @@ import pytest
 from node_cases import LABELS, PLACES, RAW, ask, source
 
 from nucseg.errors import InputError
+from nucseg.nodes.deform import Deform
 from nucseg.nodes.random_patch import RandomPatch
 
 SHAPE = (10, 12, 15)
@@ -42,6 +43,18 @@ def test_what_lies_outside_is_zero():
                     np.testing.assert_array_equal(where[(slice(None), *voxel)], at)
                 inside += within
     assert 0 < inside < 20 * 12**3
+
+
+@pytest.mark.parametrize("context", [7, 8])
+@pytest.mark.parametrize("size", [5, 6])
+def test_behind_a_deformation_the_output_patch_is_the_middle(size, context):
+    """`Deform` asks for more than the patch, around the same middle: mirrored patches stay inside exactly."""
+    labels = np.ones((size, size + 1, size + 3), np.uint32)
+    node = Deform(PLACES, LABELS, rotation_deg=0, jitter=0)
+    rois = {LABELS: ((context,) * 3, (size,) * 3), PLACES: ((0, 0, 0), (size + 2 * context,) * 3)}
+    with gp.build(source(labels) + RandomPatch((size,) * 3) + node) as pipeline:
+        for seed in range(12):
+            assert ask(pipeline, rois, seed)[LABELS].all()
 
 
 def test_a_request_larger_than_the_volume_is_padded():
