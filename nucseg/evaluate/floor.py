@@ -17,6 +17,9 @@ from nucseg.evaluate.matching import match
 from nucseg.instances.centroids import centroids
 from nucseg.instances.watershed import flood
 
+Field = Literal["intensity", "distance"]
+"""An image whose maxima are seeds, and from whose maxima down is flooded."""
+
 SMOOTHING = (0.18, 0.3)
 """Smoothing before the threshold that is tried, in mean radii of the nuclei (like all lengths below)."""
 GLOBAL = (0.35, 0.5, 0.65, 0.8, 1.0, 1.2)
@@ -27,12 +30,15 @@ LOCAL = (0.85, 1.0, 1.1)
 """Local thresholds that are tried: multiples of the mean in the window, measured from the darkness."""
 LOCAL_LEAST = 0.35
 """A local threshold asks for this multiple of Otsu's too, lest it find objects in the darkness."""
-SEED_SMOOTHING = {"intensity": (0.2, 0.3, 0.4, 0.5, 0.6, 0.75), "distance": (0.1, 0.2, 0.3, 0.45)}
+SEED_SMOOTHING: dict[Field, tuple[float, ...]] = {
+    "intensity": (0.2, 0.3, 0.4, 0.5, 0.6, 0.75),
+    "distance": (0.1, 0.2, 0.3, 0.45),
+}
 """Smoothing of the field whose maxima are seeds that is tried."""
 SEPARATION = (0.35, 0.5, 0.65, 0.8, 1.0)
 """Least distances of seeds that are tried."""
 MASKS, CANDIDATES, ROUNDS = 6, 8, 3
-"""How many foregrounds and how many seedings of each kind are flooded, and how often the best one is refined."""
+"""How many foregrounds are tried, how many seedings of each kind are flooded, how often the best is refined."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +59,10 @@ class FloorParameters:
     smoothing: float
     threshold: float
     window: float
-    seeds: Literal["intensity", "distance"]
+    seeds: Field
     seed_smoothing: float
     separation: int
-    surface: Literal["intensity", "distance"]
+    surface: Field
     stretch: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
@@ -78,8 +84,7 @@ class Floor:
 
 
 def threshold_watershed(raw: np.ndarray, parameters: FloorParameters) -> np.ndarray:
-    """Segment nuclei without learning: Gaussian, threshold, local maxima as seeds, watershed in the
-    foreground.
+    """Segment nuclei without learning: Gaussian, threshold, maxima as seeds, watershed in the foreground.
 
     Args:
         raw: (z, y, x), bright nuclei on dark.
@@ -234,7 +239,7 @@ def _masks(fields: _Fields, truth: np.ndarray, radius: float) -> list[FloorParam
 
     def overlap(p: FloorParameters) -> float:
         mask = fields.foreground(p)
-        return np.count_nonzero(mask & inside) / max(1, np.count_nonzero(mask | inside))
+        return float(np.count_nonzero(mask & inside)) / float(np.count_nonzero(mask | inside))
 
     return _best(_foregrounds(radius, fields.stretch), overlap, MASKS)
 
@@ -272,7 +277,7 @@ def _seed_ap(fields: _Fields, truth: np.ndarray, p: FloorParameters) -> float:
     found = truth[fields.peaks(p) & fields.foreground(p)]
     hit = np.unique(found[found > 0]).size
     total = fields._once("n_true", lambda: np.unique(truth[truth > 0]).size)
-    return hit / (total + found.size - hit)
+    return float(hit / (total + found.size - hit))
 
 
 def _neighbours(p: FloorParameters, masks: list[FloorParameters]) -> Iterator[FloorParameters]:

@@ -19,7 +19,7 @@ class Difficulty:
     Attributes:
         name: What `synthesize` calls it.
         head_share: Share of the nuclei that are crowded into the head.
-        head_packing: Share of the head's volume that its nuclei fill.
+        head_packing: Share of the head's volume that its nuclei fill; above about 0.6 some are pushed out of it.
         contact: Distance of two neighbours that push each other, as a share of the distance at which their
             ellipsoids touch: below 1 they press into each other, above 1 a gap stays.
         brightness_spread: Standard deviation of the logarithm of a nucleus's brightness.
@@ -55,8 +55,8 @@ DIFFICULTIES = {
     for level in (
         Difficulty(
             name="easy",
-            head_share=0.5,
-            head_packing=0.45,
+            head_share=0.65,
+            head_packing=0.5,
             contact=1.12,
             brightness_spread=0.15,
             texture=0.15,
@@ -72,7 +72,7 @@ DIFFICULTIES = {
         Difficulty(
             name="worm",
             head_share=0.7,
-            head_packing=0.60,
+            head_packing=0.66,
             contact=0.93,
             brightness_spread=0.30,
             texture=0.55,
@@ -88,7 +88,7 @@ DIFFICULTIES = {
         Difficulty(
             name="hard",
             head_share=0.75,
-            head_packing=0.62,
+            head_packing=0.68,
             contact=0.93,
             brightness_spread=0.35,
             texture=0.75,

@@ -97,7 +97,10 @@ def _keep_inside(
 ) -> None:
     """Move one centre so that its ellipsoid's box stays inside of the tube."""
     cap = max(reach[0], reach[1], reach[2])
-    center[axis] = min(max(center[axis], dials[0] + 1.1 * cap), dials[1] - 1.1 * cap)
+    # where the caps are as wide as the nucleus, see `taper`
+    narrow = 1.0 - math.sqrt(1.0 - min(1.0, 1.1 * cap / min(dials[5], dials[9])) ** 2)
+    head, tail = max(dials[2] * narrow, 1.1 * cap), max(dials[3] * narrow, 1.1 * cap)
+    center[axis] = min(max(center[axis], dials[0] + head), dials[1] - tail)
     width = taper(center[axis], dials)
     u = center[first] - middle(center[axis], 0, dials)
     v = center[second] - middle(center[axis], 1, dials)
@@ -163,6 +166,8 @@ def relax(
             distance = math.sqrt(dz * dz + dy * dy + dx * dx) + 1e-9
             if distance >= sizes[i] + sizes[j]:
                 continue
+            if distance < 1e-6:  # two in one place: any direction parts them
+                dz, dy, dx = distance, 0.0, 0.0
             dz, dy, dx = dz / distance, dy / distance, dx / distance
             wanted = contact * (radius_along(forms[i], dz, dy, dx) + radius_along(forms[j], dz, dy, dx))
             if distance >= wanted:
@@ -178,7 +183,7 @@ def relax(
             centers[j, 2] += push * dx
         for i in range(n):
             _keep_inside(centers[i], reaches[i], axis, across[0], across[1], dials)
-        if pressed.max() < 0.01:
+        if pressed.max() < 0.02:
             break
     return pressed
 
