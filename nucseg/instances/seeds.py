@@ -59,13 +59,15 @@ def _globalize(components: np.ndarray, count: int, begin: np.ndarray, volume_sha
     depth, height, width = components.shape
     out = np.zeros((depth, height, width), np.uint64)
     ids = np.zeros(count + 1, np.uint64)
+    nothing = np.uint64(0)  # typed: numba compares uint64 with a plain 0 as floats
     for z in range(depth):
         for y in range(height):
             first = ((begin[0] + z) * volume_shape[1] + begin[1] + y) * volume_shape[2] + begin[2] + 1
+            components_row, out_row = components[z, y], out[z, y]
             for x in range(width):
-                component = components[z, y, x]
+                component = components_row[x]
                 if component != 0:
-                    if ids[component] == 0:
+                    if ids[component] == nothing:
                         ids[component] = np.uint64(first + x)
-                    out[z, y, x] = ids[component]
+                    out_row[x] = ids[component]
     return out

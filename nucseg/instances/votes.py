@@ -73,10 +73,10 @@ def smooth_votes(votes: np.ndarray, passes: int = 2) -> np.ndarray:
         raise InputError(
             "vote smoothing passes", expected="0 to 6", received=f"{passes}", remedy="use 2 (sigma 1)"
         )
-    smoothed = np.ascontiguousarray(votes, np.int64)
+    smoothed = np.ascontiguousarray(votes)
     for _ in range(passes):
         smoothed = _smooth_once(smoothed)
-    return smoothed
+    return smoothed.astype(np.int64, copy=passes == 0)
 
 
 def votes_above(smoothed: np.ndarray, threshold: float, passes: int) -> np.ndarray:
@@ -123,7 +123,7 @@ def _smooth_once(votes: np.ndarray) -> np.ndarray:
     out = np.empty((depth, height, width), np.int64)
     plane = np.zeros((height + 2, width), np.int64)  # with a row of zeros before and behind
     line = np.zeros(width + 2, np.int64)
-    nothing = np.zeros((height, width), np.int64)
+    nothing = np.zeros((height, width), votes.dtype)
     for z in range(depth):
         below = votes[z - 1] if z > 0 else nothing
         above = votes[z + 1] if z + 1 < depth else nothing

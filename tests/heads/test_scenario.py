@@ -1,5 +1,7 @@
 """Scenario: names, JSON, packing, losses, decoding, and a lab's own head beside the vectors."""
 
+import subprocess
+import sys
 from typing import ClassVar
 
 import cases
@@ -278,3 +280,11 @@ def test_grid_of_decodings():
     assert {decoding.seeds for decoding in scenario.decodings()} == {"main"}
     assert scenario.default_decoding() in scenario.decodings()
     assert Scenario([Foreground()]).default_decoding().dilate == 1
+
+
+def test_heads_load_without_any_framework():
+    heavy = "('tensorflow', 'keras', 'torch', 'jax', 'gunpowder')"
+    program = "import sys; from nucseg.heads.scenario import scenario_names; scenario_names()\n"
+    program += f"sys.exit(', '.join(name for name in {heavy} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
