@@ -1,0 +1,79 @@
+"""Every example and every pipeline script runs, as its docstring says, with fewer iterations."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nucseg as ns
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.xdist_group("examples")
+
+
+def script(path: str, *arguments: object, cwd: Path | None = None) -> str:
+    """Run a script of the project; what it printed."""
+    command = [sys.executable, str(ROOT / path), *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=900)
+    assert result.returncode == 0, f"{path}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}"
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a first segmentation."""
+    folder = tmp_path_factory.mktemp("first")
+    printed = script("examples/01_first_segmentation.py", folder, "--iterations", 16)
+    assert "nuclei found, 320 are there" in printed
+    assert "AP at IoU .5" in printed
+    return folder
+
+
+def test_first_segmentation_leaves_what_it_says(first: Path) -> None:
+    assert (first / "out.zarr" / "report.html").stat().st_size > 10_000
+    assert ns.open_labels(first / "out.zarr").shape == (64, 88, 160)
+
+
+def test_own_augmentation(tmp_path: Path) -> None:
+    assert "keeps the contract" in script("examples/02_own_augmentation.py", tmp_path)
+
+
+def test_python_and_command_line_agree(first: Path, tmp_path: Path) -> None:
+    printed = script("examples/03_python_and_command_line.py", first / "test.zarr", first / "run", tmp_path)
+    digests = {line.split("digest ")[1][:32] for line in printed.splitlines() if "digest" in line}
+    assert len(digests) == 1
+
+
+def test_pipelines(first: Path, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "pipelines", tmp_path / "pipelines")
+    (tmp_path / "volumes").symlink_to(first)
+    for name in ("three_label", "three_label_cpv"):
+        config = tmp_path / "pipelines" / f"{name}.toml"
+        script("pipelines/train.py", config, tmp_path / name, "--iterations", 4)
+        assert ns.TrainedModel.load(tmp_path / name).scenario.name == name
+    volume, out = first / "test.zarr", tmp_path / "out.zarr"
+    printed = script("pipelines/predict_segment.py", volume, out, first / "run", "--block", 64, 64, 64)
+    assert "nuclei, digest" in printed
+    assert len(ns.read_table(out / "tables" / "nuclei.csv")["id"]) == int(
+        printed.split(" nuclei, digest")[0].split()[-1]
+    )
+
+
+def test_every_configuration_is_valid() -> None:
+    configurations = sorted((ROOT / "pipelines").glob("*.toml"))
+    assert len(configurations) >= 3
+    for path in configurations:
+        assert ns.TrainConfig.from_toml(path).data.train
+
+
+@pytest.mark.skipif(
+    "NUCSEG_DATA" not in os.environ, reason="NUCSEG_DATA names no folder with the real volumes"
+)
+def test_real_volumes(tmp_path: Path) -> None:
+    printed = script("examples/04_real_volumes.py", os.environ["NUCSEG_DATA"], tmp_path, "--iterations", 8)
+    for name in ("ovule_test", "qcanet_8cell", "blastocyst_dapi_raw"):
+        assert f"{name}: " in printed
+        assert (tmp_path / f"{name}_out.zarr" / "report.html").is_file()
