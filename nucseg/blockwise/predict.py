@@ -165,7 +165,7 @@ class Predict(Task):
         return self.block
 
 
-BUFFERS = 6
+BUFFERS = 5
 """Buffers of the finest level, each of as many channels as its first convolution, alive at one time."""
 
 

@@ -97,8 +97,9 @@ def run(
     halo = reach if nucleus_um and reach else HALO
     segment = Segment(out=out, decoding=chosen, block=block, halo=halo, max_halo=max_halo)
     measure = Measure(volume=volume, out=out, channel=channel)
+    predict = predict.prepared(overwrite=overwrite)
     if log:
-        log(_forecast(predict.resolved(), segment, launcher.workers))
+        log(_forecast(predict, segment, launcher.workers))
 
     steps = {task.name: task.blockwise(launcher, **options) for task in (predict, segment, measure)}
     if log and (lost := steps["predict"]["nonfinite"]):

@@ -100,6 +100,23 @@ class Task(BaseModel):
 
     # What all tasks share
 
+    def prepared(self, *, overwrite: bool = False) -> Self:
+        """The resolved task, with an OUT that it may work in; nothing is done yet.
+
+        Args:
+            overwrite: Whether a run with other settings may lie there.
+
+        Raises:
+            InputError: Inputs or OUT do not fit.
+        """
+        out = Path(self.out).resolve()
+        check_folder(out)
+        task = self.model_copy(update={"out": str(out)}).resolved()
+        claim_folder(out)
+        if not overwrite:
+            Records(task.out, task.name).check_same(task.description())
+        return task
+
     def blockwise(
         self,
         launcher: "Launcher | None" = None,
@@ -124,15 +141,8 @@ class Task(BaseModel):
         """
         from nucseg.blockwise.launch import Local
 
-        out = Path(self.out).resolve()
-        check_folder(out)
-        task = self.model_copy(update={"out": str(out)}).resolved()
-        claim_folder(out)
-        records = Records(task.out, task.name)
-        grid = task.grid()
-        description = task.description()
-        if not overwrite:
-            records.check_same(description)
+        task = self.prepared(overwrite=overwrite)
+        records, grid, description = Records(task.out, task.name), task.grid(), task.description()
         if overwrite or records.head() is None:
             with records.held(alone=True):
                 records.clear()

@@ -93,7 +93,7 @@ def predict(
 def segment(prediction: str, out: str, **options: Any) -> dict[str, Any]:
     """Segment PREDICTION (channel first, after the activation) into OUT/labels/nuclei."""
     from nucseg.blockwise.launch import parse_launcher
-    from nucseg.blockwise.segment import segment as segment_prediction
+    from nucseg.blockwise.run import segment as segment_prediction
 
     options["launcher"] = parse_launcher(options["launcher"])
     return segment_prediction(prediction, out, log=log, **options).to_json()
