@@ -13,6 +13,7 @@ from nucseg.instances.centroids import Centroids, centroids
 Int3 = tuple[int, int, int]
 
 _LEAST_BLOCK = 128  # voxels a side: smaller write units are read several at a time
+_AT_A_TIME = 2**24  # voxels of an array in memory that make a block
 _FOLD = 1_000_000  # rows after which partial sums are added up for the first time
 
 
@@ -36,7 +37,9 @@ class InMemory:
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
-        self.shape = self.write_unit = cast(Int3, array.shape)
+        self.shape = cast(Int3, array.shape)
+        planes = max(1, _AT_A_TIME // max(1, array[:1].size))
+        self.write_unit = (max(1, min(planes, array.shape[0])), *(max(1, n) for n in array.shape[1:]))
 
     def read(self, begin: Int3 = (0, 0, 0), shape: Int3 | None = None, fill: float = 0) -> np.ndarray:
         """See `nucseg.Volume.read`; a region inside the array is a view."""
