@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from pydantic import (
@@ -21,36 +21,9 @@ import nucseg.heads
 from nucseg.errors import InputError
 from nucseg.heads.base import Head, head_class
 from nucseg.heads.center_vectors import CenterVectors
+from nucseg.heads.decoding import Decoding
 
-
-class Decoding(BaseModel):
-    """How a prediction becomes surface, seeds and foreground, and what is done with the instances.
-
-    Attributes:
-        seeds: `main`: from the main head. `votes`: from the votes of the center vectors.
-        seed_threshold: Of the main head's seeds, or votes per voxel.
-        foreground_threshold: Of the main head's foreground.
-        vote_passes: Binomial smoothing passes of the vote map; 2 are a standard deviation of 1 voxel.
-        reach: Longest vector that votes, voxels: about the largest diameter of a nucleus. Needed for votes.
-        dilate: Voxels to grow the instances by, without overwriting.
-        min_size: Instances of fewer voxels are dropped.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    seeds: Literal["main", "votes"] = "main"
-    seed_threshold: float
-    foreground_threshold: float
-    vote_passes: int = Field(2, ge=0, le=6)
-    reach: int = Field(0, ge=0)
-    dilate: int = Field(0, ge=0)
-    min_size: int = Field(0, ge=0)
-
-    @model_validator(mode="after")
-    def _votes_have_reach(self) -> Self:
-        if self.seeds == "votes" and self.reach == 0:
-            raise ValueError("seeds from votes need a reach: the largest diameter of a nucleus, in voxels")
-        return self
+__all__ = ["Decoding", "Scenario", "scenario_names"]
 
 
 class Scenario(BaseModel):
