@@ -112,13 +112,24 @@ def run_demo(
     predicted = open_volume(base / "validation" / "prediction").read()
     truth = open_labels(volumes / "validation.zarr").read()
     chosen = select([(predicted, truth)], model.scenario)
-    selected = {"checkpoint": model.checkpoint.iteration, "decoding": chosen.decoding.model_dump(mode="json")}
+    selected: dict[str, Any] = {
+        "checkpoint": model.checkpoint.iteration,
+        "decoding": chosen.decoding.model_dump(mode="json"),
+    }
     (base / "run" / "selected.json").write_text(
         json.dumps({**selected, **chosen.to_json()}, indent=1), encoding="utf-8"
     )
 
-    say("predicting and segmenting the test worm block by block, two workers")
-    result = run(str(test), str(base / "out"), model=str(base / "run"), launcher=Local(workers=2), log=log)
+    say("predicting, segmenting and measuring the test worm block by block, two workers")
+    blocks = (size.test[0], size.test[1], size.test[2] // 2)
+    result = run(
+        str(test),
+        str(base / "out"),
+        model=str(base / "run"),
+        block=blocks,
+        launcher=Local(workers=2),
+        log=log,
+    )
 
     say("scoring, and tuning the threshold-and-watershed floor on the test worm itself")
     truth, raw = open_labels(test).read(), open_volume(test).read()

@@ -26,7 +26,7 @@ def synth(
     """Write a synthetic worm to OUT: the image, labels/nuclei and tables/centers.csv, block by block."""
     from nucseg.synthetic import synthesize
 
-    options = {} if scale_um is None else {"scale_um": scale_um}
+    options: dict[str, Any] = {} if scale_um is None else {"scale_um": scale_um}
     return synthesize(
         out,
         shape=shape,
