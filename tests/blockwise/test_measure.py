@@ -20,8 +20,10 @@ SHAPE = (20, 24, 30)
 
 @pytest.fixture
 def segmented(tmp_path):
-    path = save_prediction(tmp_path / "p.zarr", random_prediction(SHAPE, 5))
-    decoding = Decoding(seed_threshold=0.6, foreground_threshold=0.5, min_size=5)
+    prediction = random_prediction(SHAPE, 5, density=-1.5)
+    prediction[:, 8:11, 9:12, 10:15] = np.array([0.1, 0.8, 0.1])[:, None, None, None]
+    path = save_prediction(tmp_path / "p.zarr", prediction)
+    decoding = Decoding(seed_threshold=0.4, foreground_threshold=0.5, min_size=5)
     task = Segment(
         out=str(tmp_path / "o"), prediction=path, scenario="three_label", decoding=decoding, block=(9, 10, 11)
     )
