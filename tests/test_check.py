@@ -11,8 +11,8 @@ from scipy import ndimage
 from nucseg.check import check_volume, sample
 from nucseg.check.alignment import fit
 from nucseg.check.instances import parts
-from nucseg.check.raw import count_contours, is_wrapped
 from nucseg.check.sample import Box, boxes
+from nucseg.check.wrapping import Wrapping, collect_scrambled, count_contours
 from nucseg.errors import InputError
 from nucseg.volume import create_image, create_labels
 
@@ -110,7 +110,7 @@ def test_values_that_are_not_finite_are_counted_and_placed(tmp_path, value):
     assert found.where == "voxel (5, 6, 7)"
 
 
-@pytest.mark.parametrize("excess", [1.3, 2.0, 4.0])
+@pytest.mark.parametrize("excess", [1.3, 2.0, 4.0, 12.0])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_wrapped_intensities(tmp_path, excess, dtype):
     raw = image(nuclei(), peak=10000.0)
@@ -124,14 +124,14 @@ def test_wrapped_at_16_bits(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kind", ["iid", "bright", "few photons", "hard clip", "sharpened", "hot voxels", "mask"]
+    "kind", ["noise", "bright", "few photons", "hard clip", "sharpened", "hot voxels", "mask"]
 )
 def test_difficult_but_true_intensities_are_not_called_wrapped(tmp_path, kind):
     rng = np.random.default_rng(0)
     labels = nuclei()
     raw = image(labels) / 3000 * 255
     raw = {
-        "iid": lambda: rng.integers(0, 256, SHAPE),
+        "noise": lambda: rng.normal(128, 75, SHAPE),
         "bright": lambda: rng.normal(180, 60, SHAPE),
         "few photons": lambda: rng.poisson(2 + 3 * (labels > 0)) * 25,
         "hard clip": lambda: raw * 4 - 200,
@@ -150,11 +150,15 @@ def test_a_real_volume_is_called_wrapped_only_when_it_is(tmp_path):
     low, high = np.percentile(raw, [1, 99.8])
     scaled = np.clip((raw - low) / (high - low), 0, None)
     for gain in (0.8, 1.0, 3.0):  # clipped, as a proper conversion does
-        rising, falling = count_contours(np.clip(scaled * gain * 255, 0, 255).astype(np.uint16), 256)
-        assert not is_wrapped(rising, falling)
-    for gain in (1.2, 1.6, 2.4):
-        rising, falling = count_contours((scaled * gain * 255).astype(np.uint16) % 256, 256)
-        assert is_wrapped(rising, falling)
+        wrapping = Wrapping(256)
+        wrapping.add(np.clip(scaled * gain * 255, 0, 255))
+        assert not wrapping.contours
+        assert not wrapping.scrambled
+    for gain in (1.2, 1.6, 2.4, 8.0, 20.0):
+        wrapping = Wrapping(256)
+        wrapping.add((scaled * gain * 255).astype(np.uint16) % 256)
+        assert wrapping.contours or gain > 2
+        assert wrapping.scrambled or gain < 2
 
 
 def test_contours_are_counted_as_the_definition_says():
@@ -171,6 +175,28 @@ def test_contours_are_counted_as_the_definition_says():
                 expected[1] += a > b and e > f
     assert count_contours(data, 256) == tuple(expected)
     assert min(expected) > 5
+
+
+def test_scrambled_cubes_are_those_of_the_definition():
+    rng = np.random.default_rng(6)
+    data = np.where(rng.random((10, 13, 14)) < 0.5, rng.integers(0, 256, (10, 13, 14)), 100).astype(np.uint16)
+    data[:4] = 100
+    histogram, products, count = np.zeros(256, np.int64), np.zeros(2), 0
+    expected, sums = np.zeros(256, np.int64), np.zeros(2)
+    for z, y, x in product(range(0, 8, 4), range(0, 12, 4), range(0, 12, 4)):
+        cube = data[z : z + 4, y : y + 4, x : x + 4].astype(float)
+        if cube.std() > 0.21 * 256:
+            count += 1
+            expected += np.bincount(cube.astype(int).ravel(), minlength=256)
+            off = cube - cube.mean()
+            sums += (
+                (off[:, 1:] * off[:, :-1]).mean() / 2 + (off[..., 1:] * off[..., :-1]).mean() / 2,
+                off.var(),
+            )
+    assert collect_scrambled(data, 256, histogram, products) == count
+    assert 0 < count < 18
+    np.testing.assert_array_equal(histogram, expected)
+    np.testing.assert_allclose(products, sums)
 
 
 def test_saturation(tmp_path):

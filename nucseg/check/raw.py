@@ -3,10 +3,10 @@
 from math import prod
 
 import numpy as np
-from numba import njit
 
 from nucseg.check.finding import Finding, finding
 from nucseg.check.sample import Box
+from nucseg.check.wrapping import CUBE, Wrapping
 from nucseg.volume import Volume
 
 SATURATED = 0.1
@@ -68,23 +68,28 @@ def check_raw(channel: Volume, boxes: list[Box], *, several: bool) -> list[Findi
 def _range_findings(channel: Volume, boxes: list[Box], least: float, most: float, at: str) -> list[Finding]:
     modulus = 256 if most <= 255 else 65536
     steps = channel.dtype.kind in "iu" and least >= 0 and 0.9 * modulus <= most < modulus
-    top = bright = rising = falling = 0
+    top = bright = 0
+    wrapping = Wrapping(modulus)
     for box in boxes:
         data = channel.read(box.begin, box.shape)
         top += int(np.count_nonzero(data == most))
         bright += int(np.count_nonzero(data > (least + most) / 2))
         if steps:
-            counts = count_contours(data.astype(np.uint16), modulus)
-            rising, falling = rising + counts[0], falling + counts[1]
+            wrapping.add(data)
     findings = []
-    if is_wrapped(rising, falling):
+    if wrapping.contours or wrapping.scrambled:
+        received = (
+            f"{wrapping.rising} places where it rises to {modulus - 1} and goes on from 0, "
+            f"{wrapping.falling} of the usual kind"
+            if wrapping.contours
+            else f"{wrapping.cubes} cubes of {CUBE} voxels a side with all values from 0 to {modulus - 1} at random"
+        )
         findings.append(
             finding(
                 "wrapped",
                 "error",
-                expected=f"brightness that falls to dark over grey, as blur makes it (values up to {modulus - 1})",
-                received=f"{rising} places where it rises to {modulus - 1} and goes on from 0, {falling} of the "
-                "usual kind",
+                expected="brightness that falls to dark over grey, as blur makes it",
+                received=received,
                 remedy=f"values above {modulus - 1} were cut to {modulus.bit_length() - 1} bits; export again from "
                 "the original with scaling, not with a change of type",
                 where=at,
@@ -103,55 +108,3 @@ def _range_findings(channel: Volume, boxes: list[Box], least: float, most: float
             )
         )
     return findings
-
-
-def is_wrapped(rising: int, falling: int) -> bool:
-    """Whether steps of the wrapped kind outnumber the usual ones beyond chance (4 standard deviations)."""
-    return rising >= 1.1 * falling and rising - falling >= 4 * np.sqrt(max(rising + falling, 25))
-
-
-@njit(cache=True, nogil=True)
-def count_contours(data: np.ndarray, modulus: int) -> tuple[int, int]:
-    """Count steps between bright and dark neighbours by what the image does on both sides of them.
-
-    Six voxels in a row, three bright (above modulus / 2) and three dark, with a step of more than modulus / 2
-    between them. Where intensities were taken modulo 256, they rise towards the step and go on rising from 0
-    behind it; at the blurred edge of a bright object they fall on both sides. The two voxels at the step are
-    left out of the comparison, because the selection of large steps alone makes them extreme: without any
-    structure both counts are equal but for chance. Very noisy images, and contours that are not resolved
-    (less than three voxels between 0 and modulus), give no difference and hence no alarm.
-
-    Args:
-        data: (z, y, x) uint16.
-        modulus: 256 or 65536.
-
-    Returns:
-        Number of steps with rising, and with falling intensities on both sides, along all axes.
-    """
-    half = modulus // 2
-    nz, ny, nx = data.shape
-    rising, falling = 0, 0
-    for dz, dy, dx in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
-        for z in range(2 * dz, nz - 3 * dz):
-            for y in range(2 * dy, ny - 3 * dy):
-                for x in range(2 * dx, nx - 3 * dx):
-                    low, high = np.int64(data[z, y, x]), np.int64(data[z + dz, y + dy, x + dx])
-                    if abs(high - low) <= half:
-                        continue
-                    a2 = np.int64(data[z - 2 * dz, y - 2 * dy, x - 2 * dx])
-                    a1 = np.int64(data[z - dz, y - dy, x - dx])
-                    b1 = np.int64(data[z + 2 * dz, y + 2 * dy, x + 2 * dx])
-                    b2 = np.int64(data[z + 3 * dz, y + 3 * dy, x + 3 * dx])
-                    if high < low:  # walk from the bright side
-                        bright2, bright1, bright, dark, dark1, dark2 = a2, a1, low, high, b1, b2
-                    else:
-                        bright2, bright1, bright, dark, dark1, dark2 = b2, b1, high, low, a1, a2
-                    if bright == modulus - 1 or dark == 0:  # clipped, not wrapped
-                        continue
-                    if min(bright1, bright2) <= half or max(dark1, dark2) >= half:
-                        continue
-                    if bright2 < bright1 and dark1 < dark2:
-                        rising += 1
-                    elif bright2 > bright1 and dark1 > dark2:
-                        falling += 1
-    return rising, falling
