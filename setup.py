@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 CPU = ["tensorboard>=2.20", "tensorflow-cpu>=2.20,<2.22"]
 GPU = ["tensorboard>=2.20", "tensorflow[and-cuda]>=2.20,<2.22"]
-TEST = ["hypothesis>=6.100", "ome-zarr>=0.12", "pytest>=8.2", "pytest-xdist>=3.6", "stardist>=0.9.1"]
+TEST = ["hypothesis>=6.100", "ome-zarr>=0.18", "pytest>=8.2", "pytest-xdist>=3.6", "stardist>=0.9.1"]
 CHECK = ["import-linter>=2.1", "mypy>=1.13", "ruff>=0.9"]
 
 setup(

@@ -27,7 +27,27 @@ class InputError(NucsegError, ValueError):
 
 
 class BlocksFailed(NucsegError):
-    """A blockwise run that ended with blocks undone; names them and says where their logs are."""
+    """A blockwise run that ended with blocks undone; names them and says where their logs are.
+
+    Args:
+        message: For the user: the first blocks, why, and where the logs are.
+        blocks: How many blocks the task has.
+        skipped: How many an earlier run had done.
+        undone: Each block that is not done, as `[z0:z1, y0:y1, x0:x1]`.
+    """
+
+    def __init__(self, message: str, *, blocks: int, skipped: int, undone: list[str]) -> None:
+        self.blocks, self.skipped, self.undone = blocks, skipped, undone
+        super().__init__(message)
+
+    def to_json(self) -> dict[str, object]:
+        """What `--json` prints of a run that failed in part."""
+        return {
+            "blocks": self.blocks,
+            "skipped": self.skipped,
+            "failed": len(self.undone),
+            "failed_blocks": self.undone,
+        }
 
 
 def _rebuild(kind: type[InputError], what: str, expected: str, received: str, remedy: str) -> InputError:

@@ -126,6 +126,20 @@ def test_segment_maps_made_elsewhere(worm: Path, prediction: Path, tmp_path: Pat
     assert {"av_ap", "detection_ap", "n_predicted", "tp", "fp", "fn"} <= set(scores)
 
 
+def test_blocks_that_fail_are_named(prediction: Path, tmp_path: Path) -> None:
+    maps = zarr.open_array(prediction, mode="r")[:]
+    maps[:, :20] = np.array([0.03, 0.93, 0.03])[:, None, None, None]  # one object as large as half the volume
+    zarr.save_array(tmp_path / "merged.zarr", maps)
+    options = ("--head", "three_label", "--block", 20, 48, 24, "--max-halo", 4, "--json")
+    result = nucseg("segment", tmp_path / "merged.zarr", tmp_path / "out", *options)
+    assert result.returncode == 1
+    answer = json.loads(result.stdout)
+    assert answer["failed"] == len(answer["failed_blocks"]) > 0
+    assert answer["blocks"] == 6
+    assert answer["failed_blocks"][0] in result.stderr
+    assert "--max-halo" in result.stderr
+
+
 def test_report_of_an_out_folder(prediction: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert nucseg("segment", prediction, out, "--head", "three_label").returncode == 0

@@ -164,7 +164,12 @@ class Task(BaseModel):
             trouble = launcher.run(task, records, run)
         done, failed = records.read(run)
         if len(done) < len(grid):
-            raise BlocksFailed(_describe(task, grid, done, failed, trouble, records))
+            raise BlocksFailed(
+                _describe(task, grid, done, failed, trouble, records),
+                blocks=len(grid),
+                skipped=skipped,
+                undone=[str(block) for block in grid if block.index not in done],
+            )
         seconds = time.perf_counter() - started
         lines = [done[block.index] for block in grid]
         now = [line for line in lines if line["run"] == run]

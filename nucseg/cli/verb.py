@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from nucseg.cli.main import one_line
+from nucseg.errors import BlocksFailed
 
 
 class Failed(Exception):
@@ -42,12 +43,14 @@ def verb(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
             raise
         except Failed as failure:
             _show(failure.result, as_json)
-            click.echo(f"nucseg: {one_line_of(str(failure))}", err=True)
+            click.echo(f"nucseg: {' '.join(str(failure).split())}", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
             click.echo("nucseg: interrupted; run the same command again to go on from here", err=True)
             sys.exit(1)
         except Exception as error:
+            if isinstance(error, BlocksFailed) and as_json:
+                _show(error.to_json(), as_json)
             if debug:
                 raise
             click.echo(f"nucseg: {one_line(error)}", err=True)
@@ -55,11 +58,6 @@ def verb(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
         _show(result, as_json)
 
     return command
-
-
-def one_line_of(text: str) -> str:
-    """Text with all its white space, line breaks too, made single blanks."""
-    return " ".join(text.split())
 
 
 def _show(result: dict[str, Any], as_json: bool) -> None:
@@ -106,7 +104,8 @@ def progress_bar(description: str, unit: str) -> Callable[[int, int], None]:
     """A callback `(done, total)` behind a progress bar with rate and time left; silent unless stderr is a terminal."""
     from tqdm import tqdm
 
-    bar = tqdm(total=0, desc=description, unit=unit, disable=not sys.stderr.isatty(), file=sys.stderr)
+    terminal = sys.stderr.isatty()
+    bar = tqdm(total=0, desc=description, unit=unit, unit_scale=True, disable=not terminal, file=sys.stderr)
 
     def update(done: int, total: int) -> None:
         bar.total = total

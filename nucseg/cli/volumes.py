@@ -53,7 +53,8 @@ def convert(
     """Convert any readable volume IN to OME-Zarr 0.5 at OUT, or to TIFF when OUT ends in .tif or .tiff."""
     from nucseg.convert import convert_volume
 
-    return convert_volume(source, out, scale_um=scale_um, labels=labels, points=points)
+    progress = progress_bar("convert", "voxel")
+    return convert_volume(source, out, scale_um=scale_um, labels=labels, points=points, progress=progress)
 
 
 @click.command()
