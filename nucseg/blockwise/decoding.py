@@ -45,6 +45,23 @@ def read_origin(path: str) -> Origin:
     )
 
 
+def settled_scenario(path: str, named: Scenario | None, origin: Origin) -> Scenario:
+    """The scenario that the user names, else the one that the prediction says it follows.
+
+    Raises:
+        InputError: Neither does.
+    """
+    scenario = named or origin.scenario
+    if scenario is None:
+        raise InputError(
+            path,
+            expected="the scenario that its channels follow",
+            received="none, and the prediction does not say",
+            remedy="name it (--head three_label)",
+        )
+    return scenario
+
+
 def choose_decoding(
     scenario: Scenario,
     base: Decoding | None,

@@ -88,6 +88,12 @@ def clipped(block: Shape, volume: Shape) -> Shape:
     return _triple(min(b, n) for b, n in zip(block, volume, strict=True))
 
 
+def default_block(volume: Shape) -> Shape:
+    """256 voxels a side; 128 where that would leave a single block."""
+    block = clipped((256, 256, 256), volume)
+    return block if block != volume else clipped((128, 128, 128), volume)
+
+
 def chunk_shape(shard: Shape) -> Shape:
     """Chunks inside a shard: along each axis the largest divisor from 16 to 64, else the whole shard.
 

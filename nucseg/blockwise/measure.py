@@ -9,8 +9,8 @@ from numba import njit
 from pydantic import PrivateAttr
 
 from nucseg.blockwise.grid import Block, Grid, clipped
+from nucseg.blockwise.labels import labels_records
 from nucseg.blockwise.records import identity
-from nucseg.blockwise.segment import labels_records
 from nucseg.blockwise.task import Task
 from nucseg.errors import InputError
 from nucseg.instances.centroids import centroids

@@ -9,7 +9,7 @@ from pydantic import PrivateAttr
 
 from nucseg.blockwise.decoding import Origin, write_origin
 from nucseg.blockwise.grid import Block, Grid, Shape, chunk_shape
-from nucseg.blockwise.records import identity
+from nucseg.blockwise.records import Records, identity
 from nucseg.blockwise.task import Task
 from nucseg.volume import Volume, create_image, open_volume
 
@@ -41,6 +41,8 @@ class Predict(Task):
     intensity: tuple[float, float] | None = None
     """Intensities that become 0 and 1, the same in all blocks; None: the volume's percentiles, or as they are
     where the model was trained on raw values."""
+    measured: bool = False
+    """Whether `intensity` is the volume's percentiles; set when they are measured."""
 
     _model: "TrainedModel" = PrivateAttr()
     _volume: Volume = PrivateAttr()
@@ -54,15 +56,16 @@ class Predict(Task):
         """
         volume, model = self._open(), self.trained()
         model.check_volume(volume)
-        intensity = self.intensity
+        intensity, measured = self.intensity, self.measured
         if intensity is None and model.normalize is not None:
-            intensity = volume.intensity_range(*model.normalize)
+            intensity, measured = self._known_intensity() or volume.intensity_range(*model.normalize), True
         return self.model_copy(
             update={
                 "volume": _absolute(self.volume),
                 "model": str(Path(self.model).resolve()),
                 "checkpoint": model.checkpoint.iteration,
                 "intensity": intensity,
+                "measured": measured,
                 "block": aligned(self.block or (SIDE, SIDE, SIDE), volume.shape, model.pooling),
             }
         )
@@ -155,6 +158,16 @@ class Predict(Task):
         inside = tuple(slice(lo - b, h - b) for lo, h, b in zip(low, high, begin, strict=True))
         padded[(slice(None), *inside)] = data
         return padded, nonfinite
+
+    def _known_intensity(self) -> tuple[float, float] | None:
+        """What an earlier run measured for the same volume and model: a large volume takes long to read."""
+        head = Records(self.out, self.name).head()
+        if head is None or head["inputs"] != self.inputs():
+            return None
+        fields = head["fields"]
+        if not fields["measured"] or fields["channel"] != self.channel:
+            return None
+        return fields["intensity"][0], fields["intensity"][1]
 
     def _open(self) -> Volume:
         return open_volume(self.volume, channel=self.channel)

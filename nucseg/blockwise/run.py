@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from nucseg.blockwise.decoding import choose_decoding, diameter_voxels, read_origin
+from nucseg.blockwise.decoding import choose_decoding, diameter_voxels, read_origin, settled_scenario
 from nucseg.blockwise.grid import Shape
+from nucseg.blockwise.labels import label_bytes
 from nucseg.blockwise.launch import Launcher, Local
 from nucseg.blockwise.measure import Measure
 from nucseg.blockwise.predict import Predict
-from nucseg.blockwise.segment import HALO, Segment, label_bytes
-from nucseg.errors import InputError
+from nucseg.blockwise.segment import HALO, Segment
 from nucseg.heads.scenario import Decoding, Scenario
 from nucseg.volume import open_volume
 
@@ -144,14 +144,7 @@ def segment(
     """
     started = time.perf_counter()
     volume, origin = open_volume(prediction), read_origin(prediction)
-    scenario = Scenario.named(head) if head else origin.scenario
-    if scenario is None:
-        raise InputError(
-            prediction,
-            expected="the scenario that its channels follow",
-            received="none, and the prediction does not say",
-            remedy="name it (--head three_label)",
-        )
+    scenario = settled_scenario(prediction, Scenario.named(head) if head else None, origin)
     reach = _reach(volume.scale_um, nucleus_um, origin.nucleus_um, origin.decoding, decoding.get("seeds"))
     chosen = choose_decoding(scenario, origin.decoding, reach=reach, **decoding)
     task = Segment(

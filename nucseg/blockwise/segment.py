@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, PrivateAttr, field_validator
 
-from nucseg.blockwise.decoding import read_origin
-from nucseg.blockwise.grid import Block, Box, Grid, Shape, chunk_shape, clipped
+from nucseg.blockwise.decoding import read_origin, settled_scenario
+from nucseg.blockwise.grid import Block, Box, Grid, Shape, chunk_shape, clipped, default_block
+from nucseg.blockwise.labels import label_bytes, label_dtype
 from nucseg.blockwise.records import Records, identity
 from nucseg.blockwise.sift import UNSIFTED, Sift
 from nucseg.blockwise.task import BlockRefused, Task
@@ -74,9 +75,9 @@ class Segment(Task):
         Raises:
             InputError: No prediction, an incomplete one, or one that the scenario does not fit.
         """
-        task = self
-        if self.prediction and Path(self.prediction).resolve() == Path(self.out) / "prediction":
-            task = task.model_copy(update={"prediction": None})
+        path = self.prediction and str(Path(self.prediction).resolve())
+        own = path == str(Path(self.out) / "prediction")
+        task = self.model_copy(update={"prediction": None if own else path})
         made = Records(Path(task.source).parent, "predict")
         if Path(task.source).name == "prediction" and made.head() is not None and not made.complete():
             raise InputError(
@@ -87,14 +88,7 @@ class Segment(Task):
             )
         volume = open_volume(task.source)
         origin = read_origin(task.source)
-        scenario = task.scenario or origin.scenario
-        if scenario is None:
-            raise InputError(
-                task.source,
-                expected="the scenario that its channels follow",
-                received="none, and the prediction does not say",
-                remedy="name it (--head three_label)",
-            )
+        scenario = settled_scenario(task.source, task.scenario, origin)
         if max(1, volume.channels) != scenario.channels:
             raise InputError(
                 task.source,
@@ -294,29 +288,6 @@ class Segment(Task):
         if decoding.dilate:
             labels = expand_labels(labels, decoding.dilate)
         return labels[block.inside(region)], ""
-
-
-def labels_records(out: str | Path) -> Records:
-    """The records of the task that wrote OUT/labels/nuclei last: the segmentation, or its second pass."""
-    made = Records(out, Segment.name)
-    head = made.head()
-    return Records(out, Sift.name) if head and head["fields"]["decoding"]["min_size"] else made
-
-
-def label_dtype(volume: Shape) -> np.dtype:
-    """uint32 where the number of each voxel fits, else uint64."""
-    return np.dtype("uint32" if prod(volume) < 2**32 else "uint64")
-
-
-def label_bytes(volume: Shape) -> int:
-    """Bytes of the labels of a volume, before compression."""
-    return prod(volume) * label_dtype(volume).itemsize
-
-
-def default_block(volume: Shape) -> Shape:
-    """256 voxels a side; 128 where that would leave a single block."""
-    block = clipped((256, 256, 256), volume)
-    return block if block != volume else clipped((128, 128, 128), volume)
 
 
 def _rim(decoding: Decoding) -> int:

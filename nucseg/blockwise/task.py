@@ -6,11 +6,9 @@ for all. A worker, in this process or on another machine, rebuilds the task from
 file, so that there is one way through the code.
 """
 
-import json
 import shutil
 import time
 import uuid
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -19,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 import nucseg
 from nucseg.blockwise.grid import Block, Grid, Shape
 from nucseg.blockwise.records import Records, check_folder, claim_folder, hash_of, write_json
-from nucseg.errors import BlocksFailed, InputError
+from nucseg.errors import BlocksFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -219,48 +217,6 @@ class Chain:
     def blockwise(self, launcher: "Launcher | None" = None, **options: Any) -> list[dict[str, Any]]:
         """Run each task over all of its blocks before the next begins; see `Task.blockwise`."""
         return [task.blockwise(launcher, **options) for task in self.tasks]
-
-
-def task_of(job: dict[str, Any]) -> Task:
-    """Rebuild the task of a job.
-
-    Raises:
-        InputError: Its class cannot be found.
-    """
-    module, _, name = job["task"].partition(":")
-    try:
-        kind = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            "job",
-            expected="the import path of a Task, as in nucseg.blockwise.segment:Segment",
-            received=f"{job['task']!r} ({error})",
-            remedy="put the class into a module that workers can import",
-        ) from None
-    task: Task = kind.model_validate(job["fields"])
-    return task
-
-
-def read_job(path: str | Path) -> dict[str, Any]:
-    """Read a job file.
-
-    Raises:
-        InputError: It is missing or is no job.
-    """
-    try:
-        job = json.loads(Path(path).read_text(encoding="utf-8"))
-        missing = {"task", "fields", "hash", "run"} - job.keys()
-    except (OSError, ValueError, AttributeError) as error:
-        missing, job = {str(error)}, {}
-    if missing:
-        raise InputError(
-            str(path),
-            expected="a job file, OUT/.nucseg/TASK/job.json",
-            received=f"none: {', '.join(sorted(missing))}",
-            remedy="jobs are written by the launcher of a run",
-        )
-    result: dict[str, Any] = job
-    return result
 
 
 def _plan(task: Task, grid: Grid, skipped: int) -> str:

@@ -12,9 +12,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nucseg.blockwise.job import read_job, task_of
 from nucseg.blockwise.launch import short_error
 from nucseg.blockwise.records import Records, Writer
-from nucseg.blockwise.task import BlockRefused, Task, read_job, task_of
+from nucseg.blockwise.task import BlockRefused, Task
 from nucseg.errors import InputError, NucsegError
 
 if TYPE_CHECKING:

@@ -1,5 +1,7 @@
 """Predictions and tasks that the blockwise tests share; workers import it too."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -88,6 +90,8 @@ class Doubled(Task):
     def process(self, block: Block) -> dict[str, Any]:
         if block.index == self.bad and self.how == "refuse":
             raise BlockRefused("too hard")
+        if block.index == self.bad and self.how == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
         if block.index == self.bad:
             raise RuntimeError("no luck")
         data = open_volume(self.volume).read(block.begin, block.shape)

@@ -7,12 +7,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-from blockwise_cases import random_prediction, save_prediction
+from blockwise_cases import Doubled, random_prediction, save_prediction
 
 from nucseg.blockwise.launch import Local
 from nucseg.blockwise.records import Records
 from nucseg.blockwise.segment import Segment
+from nucseg.errors import BlocksFailed
+from nucseg.volume import open_volume
 
 DRIVER = """
 import sys
@@ -68,3 +71,15 @@ def test_kill_a_worker_then_the_scheduler_then_go_on(tmp_path):
     assert result["skipped"] == done
     assert result["digest"] == undisturbed["digest"]
     assert result["nuclei"] == undisturbed["nuclei"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no kill -9")
+def test_a_block_that_always_kills_its_worker_is_named_and_the_others_finish(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find the task
+    np.save(tmp_path / "v.npy", np.arange(4 * 4 * 16, dtype=np.int32).reshape(4, 4, 16))
+    task = Doubled(out=str(tmp_path / "o"), volume=str(tmp_path / "v.npy"), bad=(0, 0, 1), how="die")
+    with pytest.raises(BlocksFailed, match=r"1 of 4 blocks failed: \[0:4, 0:4, 4:8\].*code -9"):
+        task.blockwise(Local(workers=1))
+    expected = 2 * open_volume(task.volume).read()
+    expected[:, :, 4:8] = 0
+    assert np.array_equal(open_volume(tmp_path / "o" / "doubled").read(), expected)

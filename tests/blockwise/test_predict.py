@@ -80,3 +80,25 @@ def test_another_model_is_refused(tmp_path, untrained, raw):
     state.write_text(state.read_text().replace('"weights_sha256": "', '"weights_sha256": "0'))
     with pytest.raises(InputError, match=r"inputs\.model.*overwrite"):
         task.blockwise(HERE)
+
+
+def test_intensities_are_measured_once_and_a_given_range_is_another_run(
+    tmp_path, untrained, raw, monkeypatch
+):
+    settled = {"volume": raw[1], "out": str(tmp_path / "o"), "model": str(untrained), "block": (16, 16, 20)}
+    task = Predict(**settled)
+    task.blockwise(HERE)
+    measured = task.resolved().intensity
+    np.testing.assert_allclose(measured, np.percentile(raw[0], [1.0, 99.8]))
+
+    def again(*_):
+        raise AssertionError("measured again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(open_volume(raw[1])), "intensity_range", again)
+        assert task.blockwise(HERE)["skipped"] == 8
+    given = Predict(**settled, intensity=(0.0, 1.0))
+    with pytest.raises(InputError, match="intensity"):
+        given.blockwise(HERE)
+    given.blockwise(HERE, overwrite=True)
+    assert task.resolved().intensity == measured

@@ -26,7 +26,7 @@ run(*sys.argv[1:4], launcher=Local(workers=1), **json.loads(sys.argv[4]))
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    return save_raw(tmp_path_factory.mktemp("raw") / "raw.zarr", random_raw((40, 44, 48), seed=8))
+    return save_raw(tmp_path_factory.mktemp("raw") / "raw.zarr", random_raw((28, 32, 32), seed=8))
 
 
 def test_a_run_from_the_volume_to_the_table_and_again_after_a_kill(tmp_path, untrained, raw, capsys):
@@ -42,7 +42,7 @@ def test_a_run_from_the_volume_to_the_table_and_again_after_a_kill(tmp_path, unt
     table = read_table(tmp_path / "calm" / "tables" / "nuclei.csv")
     assert calm.nuclei == len(table["id"]) == len(set(labels[labels > 0].tolist())) > 0
     assert calm.skipped == calm.failed == 0
-    assert calm.blocks == 3 * 27
+    assert calm.blocks == 3 * 8
     assert calm.mvox_per_s > 0
 
     out = tmp_path / "killed"

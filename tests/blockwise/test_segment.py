@@ -5,9 +5,11 @@ import pytest
 from blockwise_cases import balls, labels_of, random_prediction, save_prediction
 
 from nucseg.blockwise.decoding import Origin, choose_decoding, diameter_voxels, read_origin, write_origin
+from nucseg.blockwise.grid import default_block
+from nucseg.blockwise.labels import label_dtype
 from nucseg.blockwise.launch import Local
 from nucseg.blockwise.run import segment
-from nucseg.blockwise.segment import Segment, default_block, label_dtype
+from nucseg.blockwise.segment import Segment
 from nucseg.errors import BlocksFailed, InputError
 from nucseg.heads.scenario import Decoding, Scenario
 from nucseg.volume import open_volume

@@ -31,7 +31,7 @@ HERE = Local(workers=0)
     density=st.sampled_from([-1.0, 0.0, 1.5]),
 )
 @example(58, (18, 20, 33), (7, 9, 11), 1, True, 0, 0, 8, -1.0)
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 def test_blocks_equal_the_whole(seed, shape, block, halo, votes, dilate, min_size, levels, density):
     scenario = "three_label_cpv" if votes else "three_label"
     how = {"seed_threshold": 0.6}
@@ -54,7 +54,7 @@ def test_blocks_equal_the_whole(seed, shape, block, halo, votes, dilate, min_siz
 
 
 @given(seed=st.integers(0, 2**32 - 1), max_halo=st.integers(1, 12), dilate=st.integers(0, 1))
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_small_halo_gives_the_same_labels_or_none(seed, max_halo, dilate):
     decoding = Decoding(seed_threshold=0.6, foreground_threshold=0.5, dilate=dilate)
     with tempfile.TemporaryDirectory() as folder:

@@ -8,9 +8,10 @@ import pytest
 from blockwise_cases import Doubled
 
 from nucseg.blockwise.grid import Grid, chunk_shape
+from nucseg.blockwise.job import read_job, task_of
 from nucseg.blockwise.launch import Local, parse_launcher
 from nucseg.blockwise.records import Records, identity
-from nucseg.blockwise.task import read_job, task_of
+from nucseg.blockwise.worker import run_job
 from nucseg.errors import BlocksFailed, InputError
 from nucseg.volume import open_volume
 
@@ -187,3 +188,24 @@ def test_launchers_by_name():
     for text in ("slurm:4", "local:x", "", "local:-1"):
         with pytest.raises(InputError, match="local:N"):
             parse_launcher(text)
+
+
+def test_a_worker_without_a_scheduler_is_told(tmp_path, volume, monkeypatch):
+    task = Doubled(out=str(tmp_path / "o"), volume=volume)
+    task.blockwise(HERE)
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps(task.resolved().job("run")))
+    monkeypatch.delenv("DAISY_CONTEXT", raising=False)
+    with pytest.raises(InputError, match="started by a launcher"):
+        run_job(path)
+
+
+def test_workers_share_the_cores(monkeypatch):
+    monkeypatch.setattr("nucseg.blockwise.launch.cores", lambda: 12)
+    for workers, threads in ((1, "12"), (5, "2"), (20, "1")):
+        command = Local(workers=workers).worker_function(Path("job.json"))
+        environment = command.args[1]
+        assert {value for name, value in environment.items() if "INTRAOP" in name or "OMP" in name} == {
+            threads
+        }
+    assert Local(workers=1).host == "127.0.0.1"
