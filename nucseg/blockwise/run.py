@@ -77,7 +77,7 @@ def run(
         overwrite: Start all steps afresh.
         log: Takes lines about what goes on, and first the memory and disk that it will take.
         decoding: Fields of `Decoding` to use instead of the selected ones: `seeds`, `seed_threshold`,
-            `foreground_threshold`, `dilate`, `min_size`.
+            `foreground_threshold`, `reach` (voxels), `dilate`, `min_size`.
 
     Raises:
         InputError: Input that does not fit, or an OUT of something else.
@@ -93,7 +93,7 @@ def run(
     scale = open_volume(volume, channel=channel).scale_um
     selected = trained.decoding
     reach = _reach(scale, nucleus_um, trained.record.nucleus_um, selected, decoding.get("seeds"))
-    chosen = choose_decoding(trained.scenario, selected, reach=reach, **decoding)
+    chosen = choose_decoding(trained.scenario, selected, **{"reach": reach, **decoding})
     halo = reach if nucleus_um and reach else HALO
     segment = Segment(out=out, decoding=chosen, block=block, halo=halo, max_halo=max_halo)
     measure = Measure(volume=volume, out=out, channel=channel)
@@ -146,7 +146,7 @@ def segment(
     volume, origin = open_volume(prediction), read_origin(prediction)
     scenario = settled_scenario(prediction, Scenario.named(head) if head else None, origin)
     reach = _reach(volume.scale_um, nucleus_um, origin.nucleus_um, origin.decoding, decoding.get("seeds"))
-    chosen = choose_decoding(scenario, origin.decoding, reach=reach, **decoding)
+    chosen = choose_decoding(scenario, origin.decoding, **{"reach": reach, **decoding})
     task = Segment(
         prediction=prediction,
         out=out,

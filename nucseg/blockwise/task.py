@@ -225,7 +225,7 @@ def _plan(task: Task, grid: Grid, skipped: int) -> str:
     done = f", {skipped} of them done" if skipped else ""
     size = task.expected_output() / 2**30
     return (
-        f"{task.name}: {len(grid)} blocks of {' x '.join(map(str, grid.block))} voxels{done}; "
+        f"{task.name}: {len(grid)} block{'s'[: len(grid) > 1]} of {' x '.join(map(str, grid.block))} voxels{done}; "
         f"expects {memory} of memory a worker and {size:.2g} GiB on disk before compression"
     )
 
