@@ -8,6 +8,9 @@ from scipy.spatial import cKDTree
 from nucseg.synthetic.body import Body, middle, taper
 from nucseg.synthetic.difficulty import BODY_RADIUS_UM, HEAD_RADIUS_UM, RADIUS_SPREAD
 
+FEW, INNER = 12, 0.35
+"""So few rows lie in two rings only: under the skin, and at this share of its radius, as the gut's nuclei do."""
+
 
 def mean_volume(radius_um: float) -> float:
     """Mean volume of nuclei of a mean radius, um^3: that of the radii's log-normal distribution."""
@@ -85,9 +88,9 @@ def in_rows(count: int, body: Body, neck: float, rng: np.random.Generator) -> np
         while ring > 0.0 and len(rows) < wanted:
             around = max(1, int(2.0 * math.pi * ring * min(body.half_widths) / spacing))
             left = wanted - len(rows)
-            around = min(around, math.ceil(0.7 * left) if wanted <= 12 else left)
+            around = min(around, math.ceil(0.7 * left) if wanted <= FEW else left)
             rows += [(ring, 2.0 * math.pi * (k + 0.5 * (len(rows) % 2)) / around) for k in range(around)]
-            ring -= spacing / min(body.half_widths)
+            ring = INNER * ring if wanted <= FEW else ring - spacing / min(body.half_widths)
         spacing *= 0.93
     index = np.arange(count)
     row = np.array(rows)[index % len(rows)]

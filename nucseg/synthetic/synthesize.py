@@ -57,8 +57,9 @@ def synthesize(
         InputError: When so many nuclei do not fit (the message says how many do), the voxels are too coarse,
             or `out` is in use.
     """
-    size = _triple(block or tuple(min(b, n) for b, n in zip(BLOCK, shape, strict=False)), "block")
-    plan = plan_worm(_triple(shape, "shape"), nuclei, seed, scale_um, difficulty)
+    shape = _triple(shape, "shape")
+    size = _triple(block or tuple(min(b, n) for b, n in zip(BLOCK, shape, strict=True)), "block")
+    plan = plan_worm(shape, nuclei, seed, scale_um, difficulty)
     image = create_image(
         str(out), shape=plan.shape, dtype="uint16", scale_um=plan.scale_um, shards=size, overwrite=overwrite
     )
