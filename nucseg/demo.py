@@ -27,7 +27,7 @@ class _Size:
     iterations: int
 
 
-_FULL = _Size((64, 88, 160), 320, 3, (64, 96, 256), 480, "small", 1200)
+_FULL = _Size((64, 88, 160), 320, 3, (64, 96, 256), 480, "small", 1500)
 _QUICK = _Size((48, 64, 96), 90, 1, (48, 64, 112), 100, "tiny", 40)
 
 _CONFIG = """# What the demo trained; `nucseg train train.toml --folder another-run` does it again.
@@ -37,6 +37,9 @@ iterations = {iterations}
 
 [network]
 preset = "{network}"
+
+[optimizer]
+learning_rate = 0.002
 
 [data]
 train = {train}

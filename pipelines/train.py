@@ -41,7 +41,7 @@ def main(config: ns.TrainConfig, folder: str, iterations: int, resume: bool) -> 
     pipeline = (
         sources
         + gp.RandomProvider()
-        + ns.Deform(RAW, LABELS, rotation_deg=45, spacing=10, jitter=1.0, reuse=4, scale_um=known.scale_um)
+        + ns.Deform(RAW, LABELS, rotation_deg=45, spacing=10, jitter=1.0, p=0.25, scale_um=known.scale_um)
         + ns.ScaleShift(RAW)
         + ns.AddTargets(LABELS, known.scenario, margin=known.margin, scale_um=known.scale_um)
         + gp.Stack(config.patch.batch)

@@ -87,10 +87,12 @@ class Augment(_Section):
     jitter: float = Field(1.0, ge=0)
     mirror: bool = True
     transpose: bool = True
-    reuse: int = Field(4, ge=1)
-    """How many steps one deformed patch serves, each with its own mirroring and transposition."""
-    deform: float = Field(1.0, ge=0, le=1)
-    """Probability of rotation and elastic deformation."""
+    reuse: int = Field(1, ge=1)
+    """How many steps one deformed patch serves, each with its own mirroring and transposition. More than one spares
+    the processors that make batches, but consecutive steps then see the same nuclei."""
+    deform: float = Field(0.25, ge=0, le=1)
+    """Probability of rotation and elastic deformation. Resampling smooths the noise, so that a network which sees
+    deformed patches only does worse on the volumes as they are."""
     # `false` turns an intensity change off; those that are None are off unless given.
     scale: Interval | None = (0.9, 1.1)
     """Factor on the contrast."""
