@@ -23,6 +23,7 @@ SCALE_UM = {
     "qcanet_8cell": (1.75, 0.8, 0.8),
     "blastocyst_dapi_raw": (0.5, 0.36, 0.36),
 }
+SEGMENTED = ("ovule_test", "qcanet_8cell", "blastocyst_dapi_raw")
 MIN_SIZE = 500
 GAP = slice(56, 64)  # x: what lies before trains, what lies behind is scored, nothing is in both
 
@@ -61,7 +62,7 @@ def select_on_training_half(volume: Path, run: Path, out: Path) -> None:
     )
 
 
-def main(data: Path, folder: Path, iterations: int | None) -> None:
+def main(data: Path, folder: Path, iterations: int | None, names: list[str]) -> None:
     """Convert, check, train, select, run, score."""
     volumes, run = folder / "volumes", folder / "run"
     shutil.copytree(HERE.parent / "pipelines", folder / "pipelines", dirs_exist_ok=True)
@@ -75,7 +76,7 @@ def main(data: Path, folder: Path, iterations: int | None) -> None:
     )
     select_on_training_half(volumes / "ovule_train.zarr", run, folder / "ovule_train_out.zarr")
 
-    for name in ("ovule_test", "qcanet_8cell", "blastocyst_dapi_raw"):
+    for name in names:
         volume, out = volumes / f"{name}.zarr", folder / f"{name}_out.zarr"
         result = ns.run(str(volume), str(out), str(run), block=(64, 64, 64), launcher=ns.Local(workers=2))
         line = f"{name}: {result.nuclei} nuclei in {result.blocks} blocks, {result.mvox_per_s:.2f} Mvox/s"
@@ -94,5 +95,6 @@ if __name__ == "__main__":
     parser.add_argument("data", type=Path)
     parser.add_argument("folder", nargs="?", type=Path, default=Path(tempfile.mkdtemp(prefix="nucseg-")))
     parser.add_argument("--iterations", type=int, help="instead of the configuration's")
+    parser.add_argument("--volumes", nargs="+", choices=SEGMENTED, default=SEGMENTED, help="which to segment")
     arguments = parser.parse_args()
-    main(arguments.data, arguments.folder, arguments.iterations)
+    main(arguments.data, arguments.folder, arguments.iterations, arguments.volumes)

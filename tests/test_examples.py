@@ -73,7 +73,10 @@ def test_every_configuration_is_valid() -> None:
     "NUCSEG_DATA" not in os.environ, reason="NUCSEG_DATA names no folder with the real volumes"
 )
 def test_real_volumes(tmp_path: Path) -> None:
-    printed = script("examples/04_real_volumes.py", os.environ["NUCSEG_DATA"], tmp_path, "--iterations", 8)
-    for name in ("ovule_test", "qcanet_8cell", "blastocyst_dapi_raw"):
+    """The two small ones: a network after 8 steps merges the large one into objects that take minutes to flood."""
+    names = ("ovule_test", "qcanet_8cell")
+    data = os.environ["NUCSEG_DATA"]
+    printed = script("examples/04_real_volumes.py", data, tmp_path, "--iterations", 8, "--volumes", *names)
+    for name in names:
         assert f"{name}: " in printed
         assert (tmp_path / f"{name}_out.zarr" / "report.html").is_file()
