@@ -50,6 +50,9 @@ class Head(BaseModel):
     """Whether the head decodes to instances by itself."""
     is_scenario: ClassVar[bool] = True
     """Whether the head makes a scenario without any other head."""
+    needs_extent: ClassVar[bool] = True
+    """Whether the target needs to know how far each nucleus extends. Where only points are annotated, such a head
+    is not trained; others see a small ball around each point as the label."""
 
     loss_weight: float = 1.0
 

@@ -28,6 +28,7 @@ class CenterVectors(Head):
 
     is_main: ClassVar[bool] = False
     is_scenario: ClassVar[bool] = False
+    needs_extent: ClassVar[bool] = False
 
     scale: float = Field(1.0, gt=0)
     background_weight: float = Field(0.0, ge=0)
