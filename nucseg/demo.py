@@ -38,9 +38,6 @@ iterations = {iterations}
 [network]
 preset = "{network}"
 
-[optimizer]
-learning_rate = 0.002
-
 [data]
 train = {train}
 validation = ["volumes/validation.zarr"]

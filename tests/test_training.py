@@ -45,6 +45,7 @@ shift = false
 learning_rate = 1e-3
 warmup = 0
 schedule = "constant"
+clipnorm = false
 """
 
 
@@ -103,6 +104,7 @@ def test_a_toml_says_it_all(tmp_path):
     assert read.data.normalize is None
     assert read.augment.gamma == (0.8, 1.2)
     assert read.augment.shift is None
+    assert read.optimizer.clipnorm is None
     assert read.patch.output == (12, 12, 12)
     # What run.json keeps of it can be read again.
     assert TrainConfig.model_validate(read.model_dump(mode="json")) == read

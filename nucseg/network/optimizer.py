@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 if TYPE_CHECKING:
     import keras
@@ -13,14 +13,19 @@ class Optimizer(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
     """The highest learning rate."""
     warmup: int = Field(50, ge=0)
     """Iterations until it is reached."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """What it does afterwards: `cosine` ends at zero with the last iteration."""
-    clipnorm: float | None = Field(None, gt=0)
-    """Longest gradient, as the norm over all weights together; None: not clipped."""
+    clipnorm: float | None = Field(1.0, gt=0)
+    """Longest gradient, as the norm over all weights together; None (in a TOML `false`): not clipped, as published."""
+
+    @field_validator("clipnorm", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return None if value is False else value
 
     def build(self, iterations: int) -> "keras.optimizers.Optimizer":
         """The Keras optimiser.

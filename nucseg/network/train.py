@@ -181,7 +181,7 @@ class KerasTrain(GenericTrain):
         if not math.isfinite(self.loss):
             raise NucsegError(
                 f"the loss became {self.loss} at iteration {step} of {self.folder}: lower the learning rate "
-                f"({self.optimizer.learning_rate:g}), set clipnorm = 1.0, or look for NaN in the raw volumes "
+                f"({self.optimizer.learning_rate:g}), lower clipnorm, or look for NaN in the raw volumes "
                 "with `nucseg check`; the checkpoints before it are unharmed"
             )
         self._unsaved = True

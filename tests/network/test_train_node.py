@@ -172,7 +172,7 @@ def test_an_incomplete_request_is_told_what_to_request(tmp_path):
 def test_learning_rate_schedules(settings, rates):
     import keras
 
-    optimizer = Optimizer(**settings).build(150)
+    optimizer = Optimizer(learning_rate=1e-3, **settings).build(150)
     optimizer.build([keras.Variable(np.zeros(1))])
     for step, rate in zip((25, 50, 150), rates, strict=True):
         optimizer.iterations.assign(step)

@@ -32,6 +32,18 @@ def test_small_maps_72_to_32_with_a_context_of_20():
     assert [n for n in range(1, 61) if _valid(small, n)] == [44, 48, 52, 56, 60]
 
 
+def test_an_untrained_network_neither_loses_nor_blows_up_its_input():
+    raw = np.random.default_rng(0).normal(size=(1, 44, 44, 44, 1)).astype(np.float32)
+
+    def spread(initializer):
+        network = unet("small", initializer=initializer).build(6, seed=0)
+        return float(np.std(network.predict_on_batch(raw)))
+
+    assert 0.2 < spread("he_normal") < 5
+    assert spread("glorot_uniform") < 0.1  # as published: only the preset `paper` begins so
+    assert unet("paper").initializer == "glorot_uniform"
+
+
 @pytest.mark.parametrize("levels", [1, 2, 3])
 @pytest.mark.parametrize("convolutions", [1, 2, 3])
 @pytest.mark.parametrize("padding", ["valid", "same"])
