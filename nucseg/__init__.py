@@ -53,6 +53,7 @@ _HOME = {
     "KerasTrain": "network.train",
     "KerasPredict": "network.predict",
     "TrainedModel": "network.model",
+    "AuxiliaryTask": "network.auxiliary",
     "TrainConfig": "training",
     "train": "training",
     # blockwise

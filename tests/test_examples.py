@@ -62,6 +62,21 @@ def test_pipelines(first: Path, tmp_path: Path) -> None:
     )
 
 
+def test_own_head(tmp_path: Path) -> None:
+    printed = script("examples/05_own_head.py", tmp_path, "--iterations", 12)
+    assert "Foreground keeps the contract of a head" in printed
+    assert "12 iterations of foreground_cpv" in printed
+    assert "nuclei found, 60 are there" in printed
+
+
+def test_vectors_on_your_model(tmp_path: Path) -> None:
+    printed = script("examples/06_vectors_on_your_model.py", tmp_path, "--steps", 100)
+    alone, votes = (
+        float(line.split("AP at IoU .3 ")[1]) for line in printed.splitlines() if "AP at IoU .3" in line
+    )
+    assert votes > alone + 0.3
+
+
 def test_every_configuration_is_valid() -> None:
     configurations = sorted((ROOT / "pipelines").glob("*.toml"))
     assert len(configurations) >= 3
