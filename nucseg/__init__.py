@@ -26,6 +26,10 @@ _HOME = {
     "write_table": "points",
     "read_points": "points",
     "synthesize": "synthetic",
+    # annotation of a part, or by points
+    "PointLabels": "point_labels",
+    "AnnotatedLabels": "annotation",
+    "AnnotationMask": "annotation",
     # heads
     "Head": "heads.base",
     "ThreeLabel": "heads.three_label",

@@ -13,7 +13,7 @@ from tqdm import trange
 import nucseg as ns
 from nucseg.training import prepare
 
-RAW, LABELS = gp.ArrayKey("RAW"), gp.ArrayKey("LABELS")
+RAW, LABELS, MASK = gp.ArrayKey("RAW"), gp.ArrayKey("LABELS"), gp.ArrayKey("MASK")
 
 
 def main(config: ns.TrainConfig, folder: str, iterations: int, resume: bool) -> None:
@@ -33,17 +33,31 @@ def main(config: ns.TrainConfig, folder: str, iterations: int, resume: bool) -> 
         normalize=config.data.normalize,
         nucleus_um=known.nucleus_um if known.scale_um else None,
     )
+    datasets = [
+        {RAW: "image", LABELS: labels} for labels in known.datasets
+    ]  # or balls around annotated points
+    for dataset, annotated in zip(datasets, known.masks, strict=bool(known.masks)):
+        dataset[MASK] = annotated  # only where a part of a volume is annotated, else there are no masks
+    mask = MASK if known.masks else None
     sources = tuple(
-        ns.VolumeSource(volume, {RAW: "image", LABELS: labels}, normalize=config.data.normalize)
-        + ns.RandomPatch(config.patch.output)
-        for volume, labels in zip(known.volumes, known.datasets, strict=True)
+        ns.VolumeSource(volume, dataset, normalize=config.data.normalize)
+        + ns.RandomPatch(config.patch.output, mask=mask)
+        for volume, dataset in zip(known.volumes, datasets, strict=True)
     )
     pipeline = (
         sources
         + gp.RandomProvider()
-        + ns.Deform(RAW, LABELS, rotation_deg=45, spacing=10, jitter=1.0, p=0.25, scale_um=known.scale_um)
+        + ns.Deform(
+            RAW,
+            [LABELS, MASK] if mask else LABELS,
+            rotation_deg=45,
+            spacing=10,
+            jitter=1.0,
+            p=0.25,
+            scale_um=known.scale_um,
+        )
         + ns.ScaleShift(RAW)
-        + ns.AddTargets(LABELS, known.scenario, margin=known.margin, scale_um=known.scale_um)
+        + ns.AddTargets(LABELS, known.scenario, mask=mask, margin=known.margin, scale_um=known.scale_um)
         + gp.Stack(config.patch.batch)
         + ns.PreCache(num_workers=1, seed=config.seed, start=train.iteration)
         + train

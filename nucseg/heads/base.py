@@ -25,12 +25,15 @@ class Centers(NamedTuple):
         ids: Labels, (n,).
         centers: z,y,x in index coordinates of the label array, float64 (n, 3); may lie outside it.
         known: bool (n,); False where the centre cannot be known, because the nucleus is cut by the border of
-            the array. What such a nucleus would teach gets weight 0.
+            the array, or by what is not annotated. What such a nucleus would teach gets weight 0.
+        extent: Whether the labels show how far nuclei reach. False where points alone are annotated: each label
+            is a small ball around its point, and what surrounds it may be nucleus or background.
     """
 
     ids: np.ndarray
     centers: np.ndarray
     known: np.ndarray
+    extent: bool = True
 
 
 class Head(BaseModel):

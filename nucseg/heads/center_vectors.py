@@ -20,7 +20,8 @@ class CenterVectors(Head):
     Attributes:
         scale: The network's output times this are voxels; about the mean radius of a nucleus for small
             networks, whose main loss raw squared voxels would swamp. 1 as published.
-        background_weight: Weight of background voxels, whose target is 0. 0: the foreground alone is trained.
+        background_weight: Weight of background voxels, whose target is 0. 0: the foreground alone is trained, as
+            it always is where points alone are annotated and nobody knows what is background.
         voxel_um: Size of a voxel, um, z,y,x; the squared difference of component k is multiplied by
             (voxel_um[k] / geometric mean) ** 2, so that anisotropic voxels count by physical length. None:
             isotropic.
@@ -63,7 +64,7 @@ class CenterVectors(Head):
         cropped = labels[crop]
         vectors, has_center = center_field(cropped, ids, places)
         weight = has_center.astype(np.float32)
-        if self.background_weight:
+        if self.background_weight and centers.extent:
             weight[cropped == 0] = self.background_weight
         if mask is not None:
             weight[~mask[crop]] = 0

@@ -31,12 +31,20 @@ class AddTargets(gp.BatchFilter):
     is unknown, and its voxels get weight 0 where centres matter. The border of the acquired volume is no such
     face (there is only background behind it, or nothing is provided): the visible part counts.
 
+    With a mask, what is not annotated is not known: weights are 0 there, and the centre of a nucleus that has one
+    of its voxels there, or beside one of them (26 neighbours), is unknown too. Heads that need to know how far a
+    nucleus reaches are not taught by the voxels beside it either: a nucleus may end there or go on.
+
+    Where points alone are annotated (labels with `attrs["extent"]` False, as `PointLabels` gives them), weights of
+    heads that need to know how far a nucleus reaches (`Head.needs_extent`) are 0; centres are those of the balls
+    and known wherever the mask ends.
+
     Args:
         labels: Instance labels, 0 for background.
         scenario: Whose heads' targets are computed; only those requested are.
         targets: Head name to array key; default `target_keys(scenario)`.
         weights: Head name to array key; default `weight_keys(scenario)`.
-        mask: An array that is 0 where nothing was annotated; weights are 0 there.
+        mask: An array that is 0 where nothing was annotated.
         margin: Voxels around the patch in which labels are looked at: one number or one an axis. At least the
             largest diameter of a nucleus, then no centre is unknown; for distance targets also their reach.
         scale_um: Voxel size z, y, x for targets in um; default what the labels' source says.
@@ -129,14 +137,20 @@ class AddTargets(gp.BatchFilter):
             mask = np.zeros(labels.shape, bool)
             place = (inside.spec.roi - array.spec.roi.begin).to_slices()
             mask[place] = inside.data != 0
-        centers = self._centers(labels, array.spec.roi)
+        extent = bool(array.attrs.get("extent", True))
+        beside = None if mask is None else _near(~mask)
+        centers = self._centers(labels, array.spec.roi, extent, beside)
         scale_um = self.scale_um or array.attrs.get("scale_um")
         out = gp.Batch()
         for head in self.scenario.heads:
             keys = (self.targets[head.name], self.weights[head.name])
             if not any(key in request for key in keys):
                 continue
-            for key, data in zip(keys, head.target(labels, crop, scale_um, centers, mask), strict=True):
+            counted = ~beside if head.needs_extent and beside is not None else mask
+            target, weight = head.target(labels, crop, scale_um, centers, counted)
+            if head.needs_extent and not extent:
+                weight = np.zeros_like(weight)
+            for key, data in zip(keys, (target, weight), strict=True):
                 spec = self.spec[key].copy()
                 spec.roi = region
                 whole = gp.Array(data, spec, dict(array.attrs))
@@ -152,7 +166,7 @@ class AddTargets(gp.BatchFilter):
                 region = roi if region is None else region.union(roi)
         return region
 
-    def _centers(self, labels: np.ndarray, roi: gp.Roi) -> Centers:
+    def _centers(self, labels: np.ndarray, roi: gp.Roi, extent: bool, beside: np.ndarray | None) -> Centers:
         found = centroids(labels)
         cut = [np.zeros(0, np.uint64)]
         bounds = self._bounds[self.labels]
@@ -161,5 +175,19 @@ class AddTargets(gp.BatchFilter):
                 end = roi.begin if face == 0 else roi.end
                 if bounds.unbounded or end[axis] != border[axis]:
                     cut.append(np.unique(labels.take(face, axis=axis)).astype(np.uint64))
+        if extent and beside is not None:
+            cut.append(np.unique(labels[beside]).astype(np.uint64))
         known = ~np.isin(found.ids, np.concatenate(cut))
-        return Centers(ids=found.ids, centers=found.centers, known=known)
+        return Centers(ids=found.ids, centers=found.centers, known=known, extent=extent)
+
+
+def _near(voxels: np.ndarray) -> np.ndarray:
+    """These voxels of a bool array (z, y, x) and their 26 neighbours."""
+    near = voxels.copy()
+    if voxels.any():
+        for axis in range(3):  # along one axis after the other: the cube's 26 neighbours
+            before = near.copy()
+            here, back = np.moveaxis(near, axis, 0), np.moveaxis(before, axis, 0)
+            here[1:] |= back[:-1]
+            here[:-1] |= back[1:]
+    return near

@@ -12,6 +12,7 @@ from nucseg.errors import InputError
 from nucseg.nodes.deformation import Deformation
 from nucseg.nodes.mirror import Mirror, all_flips, all_orders
 from nucseg.nodes.scale import Scale, exchangeable_axes, upstream_scale_um
+from nucseg.point_labels import Balls
 
 Patch = dict[gp.ArrayKey, tuple[np.ndarray, gp.Roi, dict]]
 """What one deformation made of each array: voxels, the box they fill, attributes."""
@@ -23,7 +24,8 @@ class Deform(gp.BatchFilter):
     Raw is resampled trilinearly, labels by the nearest voxel, each once. Targets are computed after it, from
     the deformed labels. Rotation and elastic deformation happen in um: a sphere stays a sphere whatever the
     voxel size. All rois of a request share the transformation; what it wants upstream is a box around the
-    request's middle, as large as needed. Outside of what is provided upstream, raw and labels are 0.
+    request's middle, as large as needed. Outside of what is provided upstream, raw and labels are 0. Balls around
+    annotated points (`PointLabels`) are not resampled: the points are moved, exactly, and the balls made anew.
 
     With `reuse=k` one deformed patch serves k consecutive batches, each with its own mirroring and
     transposition: deforming is the dearest step and 48 orientations of a patch differ. Batches `g * k` to
@@ -224,12 +226,28 @@ class Deform(gp.BatchFilter):
                 remedy="normalise them upstream (VolumeSource does, or gp.Normalize), or list it as labels",
             )
         data = array.data
+        attrs = {name: value for name, value in array.attrs.items() if name != "balls"}
         if not (how.is_identity and array.spec.roi == box):
             begin = np.array(array.spec.roi.begin)
+            balls = self._moved_balls(array, how)
+            if balls is not None:
+                return balls.stamp(tuple(box.begin), tuple(box.shape)).astype(data.dtype), box, attrs
             data = how.resample(
                 data, begin, np.array(box.begin), np.array(box.shape), interpolate=interpolate
             )
-        return data, box, array.attrs
+        return data, box, attrs
+
+    def _moved_balls(self, array: gp.Array, how: Deformation) -> Balls | None:
+        """Balls around the points where the patch shows them.
+
+        None where there are none, where a node upstream has moved the voxels without them, or where a deformation
+        folds space so that a point is nowhere or at several places.
+        """
+        balls: Balls | None = array.attrs.get("balls")
+        if balls is None or not balls.match(array.data, tuple(array.spec.roi.begin)):
+            return None
+        points = how.shown_at(balls.points)
+        return None if points is None else balls.moved(points)
 
 
 def _keys(keys: gp.ArrayKey | Sequence[gp.ArrayKey]) -> tuple[gp.ArrayKey, ...]:

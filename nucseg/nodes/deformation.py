@@ -66,6 +66,45 @@ class Deformation:
         high = np.ceil(self.center + reach).astype(np.int64)
         return low, high - low + 1
 
+    def source(self, positions: np.ndarray) -> np.ndarray:
+        """What lies at positions of the patch: (n, 3) z, y, x in voxels for (n, 3), float64.
+
+        Beyond the control points the displacement stays that of the outermost.
+        """
+        places = self.center + (positions - self.center) @ self.matrix.T
+        control, origin, spacing = self.control, self.origin, self.spacing
+        if control is None or origin is None or spacing is None:
+            return places
+        last = np.array(control.shape[:3]) - 3
+        u = np.clip((positions - origin) / spacing, 1, np.nextafter(last + 1, 0))
+        first = np.floor(u).astype(np.int64)
+        (wz, wy, wx), (iz, iy, ix) = (
+            (catmull_rom((u - first)[:, axis]) for axis in range(3)),
+            (first[:, axis, None] + np.arange(-1, 3) for axis in range(3)),
+        )
+        taps = control[iz[:, :, None, None], iy[:, None, :, None], ix[:, None, None, :]]
+        return places + np.einsum("na,nb,nc,nabck->nk", wz, wy, wx, taps)
+
+    def shown_at(self, places: np.ndarray, tolerance: float = 1e-3) -> np.ndarray | None:
+        """Where the patch shows given places: the inverse of `source`, by iteration.
+
+        Args:
+            places: (n, 3) z, y, x, voxels.
+            tolerance: Largest distance of what is shown there from the place, voxels.
+
+        Returns:
+            Positions in the patch (n, 3), or None if the iteration does not end: the deformation is so strong that
+            it folds space.
+        """
+        inverse = np.linalg.inv(self.matrix)
+        positions = self.center + (places - self.center) @ inverse.T
+        for _ in range(100):
+            off = places - self.source(positions)
+            if not len(off) or np.abs(off).max() < tolerance:
+                return positions
+            positions = positions + off @ inverse.T
+        return None
+
     def resample(
         self,
         data: np.ndarray,
@@ -108,8 +147,12 @@ def _taps(n: int, first: float, step: float) -> tuple[np.ndarray, np.ndarray]:
     """For n positions along an axis, in control-point units: the first of 4 control points, the weights."""
     u = first + step * np.arange(n)
     i = np.floor(u).astype(np.int64)
-    t = u - i
-    weights = np.stack(
+    return i - 1, catmull_rom(u - i)
+
+
+def catmull_rom(t: np.ndarray) -> np.ndarray:
+    """Weights (n, 4) of the control points at -1, 0, 1, 2 for positions (n,) between 0 and 1."""
+    return np.stack(
         [
             t * (-0.5 + t * (1.0 - 0.5 * t)),
             1.0 + t * t * (-2.5 + 1.5 * t),
@@ -118,7 +161,6 @@ def _taps(n: int, first: float, step: float) -> tuple[np.ndarray, np.ndarray]:
         ],
         axis=1,
     )
-    return i - 1, weights
 
 
 @njit(cache=True, nogil=True)

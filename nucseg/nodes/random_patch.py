@@ -1,11 +1,15 @@
 """Choose where in a volume the next training patch lies."""
 
+from itertools import product
 from typing import Any
 
 import gunpowder as gp
 import numpy as np
 
 from nucseg.errors import InputError
+
+CELL = 64
+"""Side of the boxes in which annotated voxels are counted, voxels: about a chunk of an OME-Zarr."""
 
 
 class RandomPatch(gp.BatchFilter):
@@ -21,15 +25,22 @@ class RandomPatch(gp.BatchFilter):
     the volume's border or, behind a `gp.Pad`, lets them fall outside. It stays usable: all nodes of nucseg
     are plain gunpowder nodes.
 
+    With a mask, places follow the annotation: an annotated voxel is drawn, each as probable as the others, and
+    then one of the patches that hold it and fit. Uniform places would seldom meet the little that is annotated
+    of a large volume, and such a patch teaches nothing. What lies outside the volume is 0, not annotated, in the
+    mask too.
+
     Args:
         patch: Shape of the output patch, voxels.
         labels: With `min_foreground`, the labels that are looked at.
         min_foreground: Fraction of the output patch that must carry a label, 0 to 1; places with less are
             drawn again. A third of all places in a volume may hold no nucleus at all.
+        mask: An array that is 0 where nothing is annotated. It is read once in `setup`.
         tries: How often a place is drawn before the request fails.
 
     Raises:
-        InputError: The patch does not fit in the volume, or no place with enough foreground was found.
+        InputError: The patch does not fit in the volume, nothing is annotated, or no place with enough
+            foreground was found.
     """
 
     def __init__(
@@ -38,6 +49,7 @@ class RandomPatch(gp.BatchFilter):
         *,
         labels: gp.ArrayKey | None = None,
         min_foreground: float = 0.0,
+        mask: gp.ArrayKey | None = None,
         tries: int = 100,
     ) -> None:
         if min_foreground > 0 and labels is None:
@@ -50,6 +62,7 @@ class RandomPatch(gp.BatchFilter):
         self.patch = gp.Coordinate(patch)
         self.labels = labels
         self.min_foreground = min_foreground
+        self.mask = mask
         self.tries = tries
 
     def setup(self) -> None:
@@ -71,6 +84,8 @@ class RandomPatch(gp.BatchFilter):
                     received=f"{tuple(self.patch)}",
                     remedy="take a smaller output patch",
                 )
+        if self.mask is not None:
+            self._count(self.mask)
         for key, spec in list(self.spec.array_specs.items()):
             if spec.roi is not None:
                 unbounded = spec.copy()
@@ -105,7 +120,10 @@ class RandomPatch(gp.BatchFilter):
     def _draw(self, rng: np.random.Generator, patch: Any, request: gp.BatchRequest) -> gp.Coordinate:
         room = self.volume.shape - self.patch
         for _ in range(self.tries):
-            place = self.volume.begin + gp.Coordinate(rng.integers(0, np.array(room) + 1))
+            if self.mask is None:
+                place = self.volume.begin + gp.Coordinate(rng.integers(0, np.array(room) + 1))
+            else:
+                place = self._around_annotated(rng, request.random_seed)
             if self.min_foreground <= 0 or self._foreground(place, request) >= self.min_foreground:
                 return place - patch.begin
         raise InputError(
@@ -115,22 +133,52 @@ class RandomPatch(gp.BatchFilter):
             remedy="lower min_foreground, or check the labels",
         )
 
+    def _count(self, mask: gp.ArrayKey) -> None:
+        """Count the annotated voxels in each cell of a grid over the volume."""
+        steps = [range(b, e, CELL) for b, e in zip(self.volume.begin, self.volume.end, strict=True)]
+        cells = [gp.Roi(begin, (CELL,) * 3).intersect(self.volume) for begin in product(*steps)]
+        counts = np.array([np.count_nonzero(self._look(mask, cell, 0)) for cell in cells])
+        if not counts.any():
+            raise InputError(
+                f"RandomPatch: {mask}",
+                expected="a mask that is not 0 where the volume is annotated",
+                received="0 everywhere",
+                remedy="check the mask, or leave this volume out",
+            )
+        self._cells = [cells[i] for i in np.flatnonzero(counts)]
+        self._shares = np.cumsum(counts[counts > 0]) / counts.sum()
+
+    def _around_annotated(self, rng: np.random.Generator, seed: int) -> gp.Coordinate:
+        cell = self._cells[int(np.searchsorted(self._shares, rng.random(), side="right"))]
+        inside = np.argwhere(self._look(self.mask, cell, seed))
+        voxel = np.array(cell.begin) + inside[rng.integers(len(inside))]
+        patch = np.array(self.patch)
+        first = np.maximum(voxel - patch + 1, self.volume.begin)
+        last = np.minimum(voxel, np.array(self.volume.end) - patch)
+        return gp.Coordinate(rng.integers(first, last + 1))
+
     def _foreground(self, place: gp.Coordinate, request: gp.BatchRequest) -> float:
-        look = gp.BatchRequest(random_seed=request.random_seed)
-        look[self.labels] = gp.ArraySpec(roi=gp.Roi(place, self.patch))
-        return float(np.mean(self.get_upstream_provider().request_batch(look)[self.labels].data != 0))
+        return float(np.mean(self._look(self.labels, gp.Roi(place, self.patch), request.random_seed) != 0))
+
+    def _look(self, key: gp.ArrayKey, roi: gp.Roi, seed: int) -> np.ndarray:
+        look = gp.BatchRequest(random_seed=seed)
+        look[key] = gp.ArraySpec(roi=roi)
+        return self.get_upstream_provider().request_batch(look)[key].data
 
 
 def _padded(array: gp.Array, roi: gp.Roi, as_roi: gp.Roi) -> gp.Array:
     """The array over `roi`, zero where it has no data, announced as `as_roi`."""
     spec = array.spec.copy()
     spec.roi = as_roi.copy()
+    attrs = dict(array.attrs)
+    if "balls" in attrs:
+        attrs["balls"] = attrs["balls"].shifted(as_roi.begin - roi.begin)
     if array.spec.roi == roi:
-        return gp.Array(array.data, spec, array.attrs)
+        return gp.Array(array.data, spec, attrs)
     shape = tuple(roi.shape)
     data = np.zeros((*array.data.shape[:-3], *shape), array.data.dtype)
     common = array.spec.roi.intersect(roi)
     if not common.empty:
         inside = (common - array.spec.roi.begin).to_slices()
         data[..., *(common - roi.begin).to_slices()] = array.data[..., *inside]
-    return gp.Array(data, spec, array.attrs)
+    return gp.Array(data, spec, attrs)

@@ -1,11 +1,15 @@
 """Read training data: raw and labels of one volume, as a gunpowder source."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import gunpowder as gp
 import numpy as np
 
+from nucseg.annotation import Voxels
 from nucseg.errors import InputError
+from nucseg.point_labels import PointLabels
 from nucseg.volume import Volume, open_labels, open_volume
 
 IN_MEMORY_BYTES = 512 * 2**20
@@ -16,7 +20,9 @@ class VolumeSource(gp.BatchProvider):
     """Provide arrays of one volume; the source of nucseg's training and prediction pipelines.
 
     Rois are in voxels (gunpowder's voxel size is always 1, 1, 1), the volume begins at the origin. The voxel
-    size in um travels as `array.attrs["scale_um"]` (`None` when the file does not say).
+    size in um travels as `array.attrs["scale_um"]` (`None` when the file does not say). Labels that do not show
+    how far nuclei reach carry `array.attrs["extent"] = False`; those of `PointLabels` also `array.attrs["balls"]`,
+    what `Deform` moves.
 
     >>> import gunpowder as gp
     >>> from nucseg.nodes.volume_source import VolumeSource
@@ -26,8 +32,9 @@ class VolumeSource(gp.BatchProvider):
     Args:
         volume: A path that `nucseg.open_volume` reads, or an opened volume.
         datasets: What each array key stands for: `"image"`, the raw intensities of `volume`; `"labels/NAME"`,
-            one of an OME-Zarr's label images; or the path of another label file of the same shape (a label
-            TIFF that lies beside a raw TIFF).
+            one of an OME-Zarr's label images; the path of another label file of the same shape (a label
+            TIFF that lies beside a raw TIFF); or voxels made where they are read: `PointLabels`,
+            `AnnotatedLabels`, `AnnotationMask`.
         normalize: Percentiles of the whole volume that become 0 and 1 in the image, which is then float32;
             values outside are not clipped. `None` gives the stored values as float32.
         in_memory: Whether to read everything once in `setup` (forked workers share it). `None` decides by
@@ -40,7 +47,7 @@ class VolumeSource(gp.BatchProvider):
     def __init__(
         self,
         volume: str | Path | Volume,
-        datasets: dict[gp.ArrayKey, str],
+        datasets: Mapping[gp.ArrayKey, str | Voxels],
         *,
         normalize: tuple[float, float] | None = (1.0, 99.8),
         in_memory: bool | None = None,
@@ -57,7 +64,7 @@ class VolumeSource(gp.BatchProvider):
         self.normalize = normalize
         self.in_memory = in_memory
         self.scale_um = self.volume.scale_um
-        self._volumes: dict[gp.ArrayKey, Volume] = {}
+        self._volumes: dict[gp.ArrayKey, Volume | Voxels] = {}
         self._cache: dict[gp.ArrayKey, np.ndarray] = {}
         self._range = (0.0, 1.0)
 
@@ -66,8 +73,9 @@ class VolumeSource(gp.BatchProvider):
         self._volumes = {key: self._open(name) for key, name in self.datasets.items()}
         for key, volume in self._volumes.items():
             if volume.shape != self.volume.shape:
+                name = self.datasets[key]
                 raise InputError(
-                    f"{self.datasets[key]} of {self.volume.path}",
+                    f"{name if isinstance(name, str) else name.path} of {self.volume.path}",
                     expected=f"the image's shape {self.volume.shape}",
                     received=f"{volume.shape}",
                     remedy="give labels that were made for this image",
@@ -90,7 +98,7 @@ class VolumeSource(gp.BatchProvider):
         if keep is None:
             keep = self._bytes() < IN_MEMORY_BYTES
         if keep:
-            self._cache = {key: self._read(key, (0, 0, 0), self.volume.shape) for key in self._volumes}
+            self._cache = {key: self._read(key, (0, 0, 0), self.volume.shape) for key in self._stored()}
 
     def teardown(self) -> None:
         """Let go of the arrays."""
@@ -107,10 +115,17 @@ class VolumeSource(gp.BatchProvider):
                 data = self._read(key, begin, shape)
             spec = self.spec[key].copy()
             spec.roi = requested.roi.copy()
-            batch[key] = gp.Array(data, spec, {"scale_um": self.scale_um})
+            attrs: dict[str, Any] = {"scale_um": self.scale_um}
+            if not getattr(self._volumes[key], "extent", True):
+                attrs["extent"] = False
+            if isinstance(volume := self._volumes[key], PointLabels):
+                attrs["balls"] = volume.near(begin, shape)
+            batch[key] = gp.Array(data, spec, attrs)
         return batch
 
-    def _open(self, name: str) -> Volume:
+    def _open(self, name: str | Voxels) -> Volume | Voxels:
+        if not isinstance(name, str):
+            return name
         if name == "image":
             return self.volume
         if name.startswith("labels/") and Path(self.volume.path).is_dir():
@@ -120,11 +135,14 @@ class VolumeSource(gp.BatchProvider):
     def _is_image(self, key: gp.ArrayKey) -> bool:
         return self.datasets[key] == "image"
 
+    def _stored(self) -> list[gp.ArrayKey]:
+        return [key for key, volume in self._volumes.items() if getattr(volume, "stored", True)]
+
     def _bytes(self) -> int:
         voxels = int(np.prod(self.volume.shape, dtype=np.int64))
         return sum(
-            voxels * max(1, volume.channels) * self.spec[key].dtype.itemsize
-            for key, volume in self._volumes.items()
+            voxels * max(1, self._volumes[key].channels) * self.spec[key].dtype.itemsize
+            for key in self._stored()
         )
 
     def _read(self, key: gp.ArrayKey, begin: tuple, shape: tuple) -> np.ndarray:

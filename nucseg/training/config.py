@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from nucseg.annotation import is_name
 from nucseg.errors import InputError
 from nucseg.heads.scenario import Scenario
 from nucseg.network.optimizer import Optimizer
@@ -22,24 +23,40 @@ class _Section(BaseModel):
 
 
 class LabelledVolume(_Section):
-    """One volume to learn from."""
+    """One volume to learn from: with labels, or with points at the centres of its nuclei."""
 
     raw: str
     """Path of the image, as `nucseg.open_volume` reads it."""
     labels: str | None = None
     """Path of a label file of the same shape; None: the label image `data.labels` inside the OME-Zarr
-    `raw`."""
+    `raw`, unless `points` are given."""
+    points: str | None = None
+    """Instead of labels: path of a table with columns z, y, x in voxels (`.csv` or `.parquet`), an OME-Zarr whose
+    `tables/centers` is meant, or the bare name of a table inside the OME-Zarr `raw`. Only heads that need not
+    know how far nuclei reach learn from points."""
+    mask: str | None = None
+    """What of the volume is annotated: path of an array of the same shape, or the bare name of a label image inside
+    the OME-Zarr `raw`; 0 or False where nothing is annotated. None: all is."""
+
+    @model_validator(mode="after")
+    def _one_annotation(self) -> Self:
+        if self.labels is not None and self.points is not None:
+            raise ValueError("labels or points of a volume, not both")
+        return self
 
 
 class Data(_Section):
     """Which volumes are learned from, and what is known about them."""
 
     train: tuple[LabelledVolume, ...] = Field(min_length=1)
-    """Volumes: paths of OME-Zarr images with labels inside, or tables `{raw = ..., labels = ...}`."""
+    """Volumes: paths of OME-Zarr images with labels inside, or tables `{raw = ..., labels = ...}`, `{raw = ..., points
+    = ...}`, each with a `mask` if only a part is annotated."""
     validation: tuple[LabelledVolume, ...] = ()
     """Volumes for `nucseg select`; training does not look at them."""
     labels: str = "nuclei"
     """Name of the label image inside an OME-Zarr."""
+    ignore_label: int | None = None
+    """A label that means "not annotated here", such as -1, 255 or 65535."""
     channel: int | None = Field(None, ge=0)
     """The one channel of the images to take; None takes all."""
     scale_um: Float3 | None = None
@@ -48,9 +65,21 @@ class Data(_Section):
     """Percentiles of a volume's intensities that become 0 and 1; `false`: the raw values are taken as they
     are."""
     nucleus_um: float | None = Field(None, gt=0)
-    """Largest diameter of a nucleus; None: measured in the labels."""
+    """Largest diameter of a nucleus; None: measured in the labels. Must be given where no volume has labels."""
+    mark_um: float | None = Field(None, gt=0)
+    """Radius of the ball that stands for a nucleus where a point is all that is annotated; smaller where two points
+    are near. None: a quarter of the largest diameter of a nucleus, what most nuclei are sure to fill."""
     in_memory: bool | None = None
     """Whether volumes are read once and kept; None: those below 512 MiB are."""
+
+    @field_validator("ignore_label")
+    @classmethod
+    def _background_counts(cls, value: int | None) -> int | None:
+        if value == 0:
+            raise ValueError(
+                "another label than 0, which is background; give a mask if background is not annotated"
+            )
+        return value
 
     @field_validator("normalize", mode="before")
     @classmethod
@@ -75,7 +104,8 @@ class Patch(_Section):
     batch: int = Field(1, ge=1)
     """Patches a step."""
     min_foreground: float = Field(0.0, ge=0, lt=1)
-    """Share of the output that must be nuclei; places with less are drawn again."""
+    """Share of the output that must be nuclei; places with less are drawn again. Where points are annotated, as
+    many nuclei of the largest diameter."""
 
 
 class Augment(_Section):
@@ -200,5 +230,12 @@ def _absolute(volume: Any, folder: Path) -> Any:
     if isinstance(volume, str):
         return os.path.join(folder, volume)
     if isinstance(volume, dict):
-        return {k: os.path.join(folder, v) if isinstance(v, str) else v for k, v in volume.items()}
+        return {k: _absolute_path(k, v, folder) if isinstance(v, str) else v for k, v in volume.items()}
     return volume
+
+
+def _absolute_path(key: str, value: str, folder: Path) -> str:
+    inside = key in ("points", "mask") and is_name(
+        value
+    )  # names a part of the volume, not a file beside the TOML
+    return value if inside else os.path.join(folder, value)

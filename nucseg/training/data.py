@@ -1,25 +1,31 @@
 """The training volumes, checked, and what their labels say about the nuclei."""
 
-import dataclasses
 import logging
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from nucseg.annotation import AnnotatedLabels, AnnotationMask, Voxels
 from nucseg.errors import InputError
 from nucseg.heads.center_vectors import CenterVectors
 from nucseg.heads.scenario import Scenario
 from nucseg.instances.centroids import center_vectors, centroids
 from nucseg.network.unet import UNet, preset_fields
-from nucseg.training.config import Data, LabelledVolume, TrainConfig
-from nucseg.volume import Volume, open_labels, open_volume
+from nucseg.training.config import TrainConfig
+from nucseg.training.volumes import Annotated, check_heads, open_annotated
+from nucseg.volume import Volume
 
 logger = logging.getLogger(__name__)
 
 Float3 = tuple[float, float, float]
 SCALE_TOLERANCE = 0.05
 """Voxel sizes of training volumes may differ by this share."""
+MARK = 1 / 4
+"""Radius of the ball around a point as a share of the largest diameter of a nucleus, unless it is given."""
+MEAN_RADIUS = 1 / 3
+"""Mean radius of nuclei as a share of the diameter of the largest, where there are no labels to measure it in."""
 
 
 class Nuclei(NamedTuple):
@@ -42,20 +48,22 @@ class Prepared(NamedTuple):
     """A configuration with all that the volumes decide.
 
     Attributes:
-        volumes: Image and labels of each training volume.
-        datasets: For each volume what `VolumeSource` calls its labels.
+        volumes: The image of each training volume.
+        datasets: For each volume what `VolumeSource` reads its labels from.
         scenario: With the scale of its center vectors filled in.
         network: With the volumes' channels.
         scale_um: Voxel size of the training volumes; None if unknown.
         nucleus_um: Largest diameter of a nucleus, in voxels if the voxel size is unknown.
+        masks: For each volume what of it is annotated; empty if all of all volumes is.
     """
 
     volumes: tuple[Volume, ...]
-    datasets: tuple[str, ...]
+    datasets: tuple[str | Voxels, ...]
     scenario: Scenario
     network: UNet
     scale_um: Float3 | None
     nucleus_um: float
+    masks: tuple[AnnotationMask, ...] = ()
 
     @property
     def margin(self) -> tuple[int, int, int]:
@@ -68,27 +76,33 @@ def prepare(config: TrainConfig) -> Prepared:
     """Open and check the training volumes, and fill in what was left to them.
 
     Raises:
-        InputError: A volume is missing or cannot be used, labels are empty or of another shape, or volumes
-            differ in channels or voxel size.
+        InputError: A volume is missing or cannot be used, labels are empty or of another shape, points or masks
+            do not fit, heads need labels where there are only points, or volumes differ in channels or voxel
+            size.
     """
-    opened = [_open(config.data, volume) for volume in config.data.train]
-    images = tuple(image for image, _, _ in opened)
+    opened = [open_annotated(config.data, volume) for volume in config.data.train]
+    check_heads(config.scenario, opened)
+    images = tuple(volume.image for volume in opened)
     scale_um = _common_scale(images)
     network = _with_channels(config.network, images)
     network.training_input_shape(config.patch.output)
-    nuclei = measure([labels for _, labels, _ in opened], scale_um)
+    nuclei = _nuclei(opened, scale_um, config.data.nucleus_um)
     logger.info("%d training nuclei, the largest %.3g um long", nuclei.number, nuclei.diameter_um)
+    nucleus_um = config.data.nucleus_um or nuclei.diameter_um
+    mark_um = _mark(config.data.mark_um, nucleus_um)
+    masked = any(volume.mask is not None for volume in opened)
     return Prepared(
         images,
-        tuple(dataset for _, _, dataset in opened),
+        tuple(volume.training_labels(mark_um) for volume in opened),
         _with_scale(config.scenario, nuclei.radius, scale_um, published=_is_published(network)),
         network,
         scale_um,
-        config.data.nucleus_um or nuclei.diameter_um,
+        nucleus_um,
+        tuple(volume.mask or AnnotationMask(volume.image.shape) for volume in opened) if masked else (),
     )
 
 
-def measure(labels: list[Volume], scale_um: Float3 | None) -> Nuclei:
+def measure(labels: Sequence[Volume | AnnotatedLabels], scale_um: Float3 | None) -> Nuclei:
     """Number and sizes of the nuclei, block by block.
 
     Raises:
@@ -121,22 +135,33 @@ def measure(labels: list[Volume], scale_um: Float3 | None) -> Nuclei:
     return Nuclei(len(size), max(longest), mean)
 
 
-def _open(data: Data, volume: LabelledVolume) -> tuple[Volume, Volume, str]:
-    image = open_volume(volume.raw, channel=data.channel)
-    if data.scale_um is not None:
-        image = dataclasses.replace(image, scale_um=data.scale_um)
-    if volume.labels is None:
-        labels, dataset = open_labels(volume.raw, data.labels), f"labels/{data.labels}"
-    else:
-        labels, dataset = open_labels(volume.labels, data.labels), volume.labels
-    if labels.shape != image.shape:
+def _nuclei(opened: list[Annotated], scale_um: Float3 | None, nucleus_um: float | None) -> Nuclei:
+    """Sizes as measured in the labels, or, where points alone are annotated, after the given diameter."""
+    labels = [known for volume in opened if (known := volume.known_labels) is not None]
+    if labels:
+        return measure(labels, scale_um)
+    tables = [volume for volume in opened if volume.points is not None]
+    if nucleus_um is None:
         raise InputError(
-            f"labels {labels.path}",
-            expected=f"the shape of {image.path}, {image.shape}",
-            received=str(labels.shape),
-            remedy="give the labels that belong to this image",
+            "data.nucleus_um",
+            expected="the largest diameter of a nucleus in um (voxels if the voxel size is unknown)",
+            received=f"none, and points alone ({tables[0].table}), which do not show how large nuclei are",
+            remedy="measure the largest nucleus and set it, such as nucleus_um = 5.0",
         )
-    return image, labels, dataset
+    voxel_um = float(np.prod(scale_um or (1.0, 1.0, 1.0))) ** (1 / 3)
+    number = sum(len(volume.points) for volume in tables if volume.points is not None)
+    return Nuclei(number, nucleus_um, MEAN_RADIUS * nucleus_um / voxel_um)
+
+
+def _mark(mark_um: float | None, nucleus_um: float) -> float:
+    if mark_um is not None and 2 * mark_um > nucleus_um:
+        raise InputError(
+            "data.mark_um",
+            expected=f"at most {nucleus_um / 2:.3g}, the radius of the largest nucleus",
+            received=f"{mark_um:g}",
+            remedy="give about half the radius of a nucleus, or correct data.nucleus_um",
+        )
+    return mark_um or MARK * nucleus_um
 
 
 def _common_scale(images: tuple[Volume, ...]) -> Float3 | None:
@@ -196,7 +221,7 @@ def _with_scale(scenario: Scenario, radius: float, scale_um: Float3 | None, publ
     return Scenario([filled(h) if isinstance(h, CenterVectors) else h for h in scenario.heads])
 
 
-def _all_centroids(volume: Volume) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _all_centroids(volume: Volume | AnnotatedLabels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ids, sums, sizes = [np.zeros(0, np.uint64)], [np.zeros((0, 3))], [np.zeros(0, np.int64)]
     for begin, shape in volume.blocks():
         part = centroids(volume.read(begin, shape))
@@ -210,7 +235,9 @@ def _all_centroids(volume: Volume) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return names, total / np.maximum(voxels, 1)[:, None], voxels
 
 
-def _farthest(volume: Volume, ids: np.ndarray, centers: np.ndarray, um: np.ndarray) -> float:
+def _farthest(
+    volume: Volume | AnnotatedLabels, ids: np.ndarray, centers: np.ndarray, um: np.ndarray
+) -> float:
     """Longest squared distance of a voxel from its nucleus's centre, um**2."""
     longest = 0.0
     for begin, shape in volume.blocks():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import gunpowder as gp
 
+from nucseg.annotation import Voxels
 from nucseg.network.train import KerasTrain
 from nucseg.nodes.add_targets import AddTargets, target_keys, weight_keys
 from nucseg.nodes.blur import Blur
@@ -16,11 +17,13 @@ from nucseg.nodes.precache import PreCache
 from nucseg.nodes.random_patch import RandomPatch
 from nucseg.nodes.scale_shift import ScaleShift
 from nucseg.nodes.volume_source import VolumeSource
+from nucseg.point_labels import PointLabels
 from nucseg.training.config import Augment, TrainConfig
 from nucseg.training.data import Prepared
 
 RAW = gp.ArrayKey("RAW")
 LABELS = gp.ArrayKey("LABELS")
+MASK = gp.ArrayKey("MASK")
 
 CACHE_PER_WORKER = 8
 """Batches that wait to be trained on."""
@@ -79,20 +82,12 @@ def training_pipeline(
 def batches(config: TrainConfig, prepared: Prepared, extra: Extra = ()) -> gp.Pipeline:
     """The nodes that make a batch: place, deformation, intensities, targets, stack."""
     patch, augment = config.patch, config.augment
-    sources = tuple(
-        VolumeSource(
-            volume,
-            {RAW: "image", LABELS: labels},
-            normalize=config.data.normalize,
-            in_memory=config.data.in_memory,
-        )
-        + RandomPatch(patch.output, labels=LABELS, min_foreground=patch.min_foreground)
-        for volume, labels in zip(prepared.volumes, prepared.datasets, strict=True)
-    )
+    sources = tuple(_source(config, prepared, index) for index in range(len(prepared.volumes)))
+    mask = MASK if prepared.masks else None
     pipeline = sources + gp.RandomProvider() if len(sources) > 1 else sources[0]
     pipeline += Deform(
         RAW,
-        LABELS,
+        [LABELS] if mask is None else [LABELS, mask],
         rotation_deg=augment.rotation_deg,
         rotate=augment.rotate,
         spacing=augment.spacing,
@@ -105,8 +100,31 @@ def batches(config: TrainConfig, prepared: Prepared, extra: Extra = ()) -> gp.Pi
     )
     for node in [*_intensity(augment), *(make(RAW) for make in extra)]:
         pipeline += node
-    pipeline += AddTargets(LABELS, prepared.scenario, margin=prepared.margin, scale_um=prepared.scale_um)
+    pipeline += AddTargets(
+        LABELS, prepared.scenario, mask=mask, margin=prepared.margin, scale_um=prepared.scale_um
+    )
     return pipeline + gp.Stack(patch.batch) if patch.batch > 1 else pipeline
+
+
+def _source(config: TrainConfig, prepared: Prepared, index: int) -> gp.Pipeline:
+    """One volume and the places of its patches; if any volume has a mask, all provide one."""
+    labels = prepared.datasets[index]
+    datasets: dict[gp.ArrayKey, str | Voxels] = {RAW: "image", LABELS: labels}
+    partly = False
+    if prepared.masks:
+        datasets[MASK] = prepared.masks[index]
+        partly = prepared.masks[index].stored
+    foreground = config.patch.min_foreground
+    if isinstance(labels, PointLabels):
+        foreground *= labels.filled(prepared.nucleus_um)
+    return VolumeSource(
+        prepared.volumes[index],
+        datasets,
+        normalize=config.data.normalize,
+        in_memory=config.data.in_memory,
+    ) + RandomPatch(
+        config.patch.output, labels=LABELS, min_foreground=foreground, mask=MASK if partly else None
+    )
 
 
 def _intensity(augment: Augment) -> list[gp.BatchFilter]:

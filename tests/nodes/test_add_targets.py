@@ -204,7 +204,7 @@ def test_mask_takes_weight_from_what_was_not_annotated():
     labels = nuclei()
     mask = np.zeros(labels.shape, np.uint8)
     mask[:, :, :20] = 1
-    node = AddTargets(LABELS, SCENARIO, mask=MASK, margin=5)
+    node = AddTargets(LABELS, SCENARIO, mask=MASK, margin=12)
     box = ((10, 10, 12), (16, 16, 16))
     with gp.build(masked_source(labels, mask) + node) as pipeline:
         out = ask(pipeline, {key: box for key in (*WEIGHTS.values(), LABELS)})
