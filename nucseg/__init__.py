@@ -55,6 +55,9 @@ _HOME = {
     "TrainedModel": "network.model",
     "TrainConfig": "training",
     "train": "training",
+    # experiments
+    "ExperimentConfig": "experiment",
+    "run_experiment": "experiment",
     # blockwise
     "Task": "blockwise.task",
     "Predict": "blockwise.predict",
