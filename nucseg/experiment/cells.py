@@ -45,21 +45,24 @@ class Cell(NamedTuple):
         return (self.folder / RESULT).is_file()
 
     def settings(self) -> dict[str, Any]:
-        """Everything that decides its result, but for the number of threads, as plain JSON values."""
+        """Everything that decides its result, but for the number of threads, as plain JSON values.
+
+        Only what was said: what is left to defaults, and to what training finds in the volumes, stays out.
+        """
         config, entry = self.config, self.entry
         training = config.settings_of(self.dataset, entry)
         training.pop("workers", None)
         value = {
-            "scenario": entry.scenario.model_dump(mode="json") if entry else STARDIST,
+            "scenario": entry.scenario.model_dump(mode="json", exclude_unset=True) if entry else STARDIST,
             "seed": self.seed,
-            "dataset": self.dataset.model_dump(mode="json", exclude={"training"}),
+            "dataset": self.dataset.model_dump(mode="json", exclude={"training"}, exclude_unset=True),
             "training": training,
             "min_size": config.min_size,
         }
         if entry:
             value["checkpoints"] = config.checkpoints
         elif config.stardist:
-            value["stardist"] = config.stardist.model_dump(mode="json")
+            value["stardist"] = config.stardist.model_dump(mode="json", exclude_unset=True)
         return json.loads(json.dumps(value))
 
     def check(self) -> None:
@@ -112,7 +115,8 @@ def claim(config: ExperimentConfig, folder: Path) -> None:
                 remedy="choose another folder with --folder",
             )
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / MATRIX, config.model_dump(mode="json"))
+        # Fields that nobody set stay unset: training fills in those of center vectors from the volumes.
+        write_json(folder / MATRIX, config.model_dump(mode="json", exclude_unset=True))
     except OSError as error:
         raise InputError(
             str(folder),

@@ -8,6 +8,7 @@ own: network, sampling, losses, optimiser and its schedule, choice of the weight
 
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,7 +158,10 @@ def run_stardist(cell: Cell, root: Path, log: Log) -> dict[str, Any]:
     model.prepare_for_training()
     model.callbacks.append(stop)
     augmenter = Augmenter(augment, scale, cell.seed) if settings.augment else None
-    model.train(raw, truth, validation_data=check, augmenter=augmenter, seed=cell.seed)
+    with warnings.catch_warnings():
+        # Keras 3 tells StarDist, which feeds it a generator, that it will not shuffle it.
+        warnings.filterwarnings("ignore", "`shuffle=True` was passed", UserWarning)
+        model.train(raw, truth, validation_data=check, augmenter=augmenter, seed=cell.seed)
     trained_s = time.perf_counter() - begun
 
     log(f"{stop.steps} steps; optimising its thresholds")

@@ -13,6 +13,8 @@ from matplotlib.ticker import MultipleLocator
 from nucseg.report.colors import LINES, MARKERS
 from nucseg.report.figures import as_svg, new_axes
 
+_KIND = {"main": "seeds of the main output", "votes": "seeds from votes"}
+
 Statistic = Mapping[str, Any]
 """`mean`, `min`, `max` and `runs`."""
 
@@ -43,7 +45,8 @@ def curve_chart(curves: Mapping[str, Mapping[str, Statistic]], png: Path | None 
     axes.yaxis.set_major_locator(MultipleLocator(0.2))
     axes.set_xlabel("IoU threshold")
     axes.set_ylabel("AP = TP / (TP + FP + FN)")
-    axes.legend(frameon=False, loc="lower left", title="scenario (avAP)", alignment="left")
+    legend = axes.legend(loc="lower left", title="scenario (avAP)", alignment="left", edgecolor="none")
+    legend.set_zorder(5)
     return _drawn(figure, "Average precision over the IoU threshold, with its spread over the seeds", png)
 
 
@@ -75,7 +78,7 @@ def bar_chart(bars: Mapping[tuple[str, str], Statistic], png: Path | None = None
     axes.set_ylabel("detection AP")
     axes.grid(visible=False, axis="x")
     if len(kinds) > 1:
-        patches = [Patch(color=LINES[i], label=f"{kind} seeds") for i, kind in enumerate(kinds)]
+        patches = [Patch(color=LINES[i], label=f"{_KIND[kind]}") for i, kind in enumerate(kinds)]
         axes.legend(handles=patches, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return _drawn(figure, "Detection AP of the scenarios, with its spread over the seeds", png)
 
