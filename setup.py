@@ -6,7 +6,8 @@ from setuptools import find_packages, setup
 
 CPU = ["tensorboard>=2.20", "tensorflow-cpu>=2.20,<2.22"]
 GPU = ["tensorboard>=2.20", "tensorflow[and-cuda]>=2.20,<2.22"]
-TEST = ["hypothesis>=6.100", "ome-zarr>=0.18", "pytest>=8.2", "pytest-xdist>=3.6", "stardist>=0.9.1"]
+STARDIST = ["stardist>=0.9.1"]
+TEST = ["hypothesis>=6.100", "ome-zarr>=0.18", "pytest>=8.2", "pytest-xdist>=3.6", *STARDIST]
 CHECK = ["import-linter>=2.1", "mypy>=1.13", "ruff>=0.9"]
 
 setup(
@@ -40,7 +41,7 @@ setup(
         "yaozarrs>=0.3",
         "zarr>=3.1,<4",
     ],
-    extras_require={"cpu": CPU, "gpu": GPU, "test": TEST, "dev": CPU + TEST + CHECK},
+    extras_require={"cpu": CPU, "gpu": GPU, "stardist": STARDIST, "test": TEST, "dev": CPU + TEST + CHECK},
     entry_points={"console_scripts": ["nucseg=nucseg.cli:main"]},
     classifiers=[
         "Development Status :: 4 - Beta",

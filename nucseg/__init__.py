@@ -60,6 +60,9 @@ _HOME = {
     "AuxiliaryTask": "network.auxiliary",
     "TrainConfig": "training",
     "train": "training",
+    # experiments
+    "ExperimentConfig": "experiment",
+    "run_experiment": "experiment",
     # blockwise
     "Task": "blockwise.task",
     "Predict": "blockwise.predict",

@@ -23,6 +23,7 @@ VERBS = {
     "measure": ("blocks", "Write one row a nucleus: place, size, intensity."),
     "worker": ("blocks", "Run a job file; what a cluster node starts."),
     "evaluate": ("results", "Score labels or points against ground truth."),
+    "experiment": ("experiments", "Scenarios x seeds: train, select, test, tables and figures."),
     "report": ("results", "Write the HTML page about a run."),
 }
 

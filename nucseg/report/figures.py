@@ -26,7 +26,7 @@ def loss_chart(losses: Mapping[str, Curve]) -> str:
 
     Each value is a faint dot; the line is a moving mean.
     """
-    figure, axes = _new()
+    figure, axes = new_axes()
     positive = True
     for number, (name, (iterations, values)) in enumerate(losses.items()):
         color = LINES[number % len(LINES)]
@@ -50,12 +50,12 @@ def loss_chart(losses: Mapping[str, Curve]) -> str:
     axes.set_ylabel("loss")
     if axes.lines:
         axes.legend(frameon=False, loc="upper right")
-    return _svg(figure, "Training loss over iterations")
+    return as_svg(figure, "Training loss over iterations")
 
 
 def ap_chart(scores: Mapping[str, Scores]) -> str:
     """AP over the IoU threshold, one line per score, as the paper's Figure 3."""
-    figure, axes = _new()
+    figure, axes = new_axes()
     for number, (name, score) in enumerate(scores.items()):
         axes.plot(
             score.thresholds,
@@ -72,7 +72,7 @@ def ap_chart(scores: Mapping[str, Scores]) -> str:
     axes.set_xlabel("IoU threshold")
     axes.set_ylabel("AP = TP / (TP + FP + FN)")
     axes.legend(frameon=False, loc="lower left", title="method (avAP)", alignment="left")
-    return _svg(figure, "Average precision over the threshold of the intersection over union")
+    return as_svg(figure, "Average precision over the threshold of the intersection over union")
 
 
 def volume_chart(volumes: np.ndarray, unit: str) -> str:
@@ -82,7 +82,7 @@ def volume_chart(volumes: np.ndarray, unit: str) -> str:
         volumes: (n,), in `unit`; at least one.
         unit: "µm³" or "voxels".
     """
-    figure, axes = _new()
+    figure, axes = new_axes()
     top = float(np.percentile(volumes, 99.5)) * 1.05
     axes.hist(np.minimum(volumes, top), bins=min(60, max(8, int(len(volumes) ** 0.5) * 2)), color=LINES[0])
     median = float(np.median(volumes))
@@ -91,7 +91,7 @@ def volume_chart(volumes: np.ndarray, unit: str) -> str:
     axes.set_ylabel("nuclei")
     axes.set_xlim(left=0)
     axes.legend(frameon=False, loc="upper right")
-    return _svg(figure, "Histogram of the volumes of the nuclei")
+    return as_svg(figure, "Histogram of the volumes of the nuclei")
 
 
 def moving_mean(values: np.ndarray, width: int) -> np.ndarray:
@@ -103,7 +103,8 @@ def moving_mean(values: np.ndarray, width: int) -> np.ndarray:
     return (total[high] - total[low]) / (high - low)
 
 
-def _new() -> tuple[Figure, Axes]:
+def new_axes() -> tuple[Figure, Axes]:
+    """An empty chart in the style of the page."""
     figure = Figure(figsize=(5.4, 3.5), layout="constrained")
     axes = figure.add_subplot()
     axes.grid(color=_RULE, linewidth=0.7)
@@ -114,7 +115,7 @@ def _new() -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _svg(figure: Figure, label: str) -> str:
+def as_svg(figure: Figure, label: str) -> str:
     """The figure as an `<svg>` element that scales with the page and takes its font."""
     buffer = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": label, "font.size": 10}):

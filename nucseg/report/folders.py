@@ -1,4 +1,4 @@
-"""Reports about what nucseg wrote: a demo, a training run, or the OUT of a run."""
+"""Reports about what nucseg wrote: a demo, an experiment, a training run, or the OUT of a run."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ from nucseg.blockwise.records import FOLDER, Records
 from nucseg.errors import InputError
 from nucseg.evaluate.scores import Scores
 from nucseg.points import read_table
+from nucseg.report.experiment import report_experiment
 from nucseg.report.figures import volume_chart
 from nucseg.report.html import Chart, Charts, Facts, Section, write_report
 from nucseg.report.image import ReportImage
@@ -30,7 +31,8 @@ def report_folder(folder: str | Path) -> Path:
     """Write `report.html` into a folder, about what lies there.
 
     Args:
-        folder: What `nucseg demo`, `nucseg train` or `nucseg run` (`predict`, `segment`, `measure`) wrote.
+        folder: What `nucseg demo`, `nucseg experiment`, `nucseg train` or `nucseg run` (`predict`, `segment`,
+            `measure`) wrote.
 
     Returns:
         Path of the page.
@@ -39,6 +41,8 @@ def report_folder(folder: str | Path) -> Path:
         InputError: If the folder is nothing of these, or something in it cannot be read.
     """
     base = Path(folder)
+    if (base / "experiment.json").is_file():
+        return report_experiment(base, base / PAGE)
     if (base / "demo.json").is_file():
         return _report_demo(base)
     if (base / "run.json").is_file():
@@ -47,7 +51,7 @@ def report_folder(folder: str | Path) -> Path:
         return _report_output(base)
     raise InputError(
         str(folder),
-        expected="the folder of a demo, a training run, or the OUT of `nucseg run`",
+        expected="the folder of a demo, an experiment, a training run, or the OUT of `nucseg run`",
         received="a folder with nothing of these" if base.is_dir() else "no such folder",
         remedy="give a folder that nucseg wrote",
     )

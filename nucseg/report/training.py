@@ -19,7 +19,7 @@ def read_losses(run: Path) -> dict[str, Curve]:
 
     A last line that a killed run left torn is no line.
     """
-    columns = _columns(run)
+    columns = loss_columns(run)
     iterations = columns.pop("iteration", np.zeros(0))
     columns.pop("seconds", None)
     return {name: (iterations, values) for name, values in columns.items()} if len(iterations) else {}
@@ -32,7 +32,7 @@ def training_sections(run: Path) -> tuple[dict[str, Any], list[Section]]:
         InputError: If `run.json` cannot be read.
     """
     record = _read_json(run / "run.json")
-    columns = _columns(run)
+    columns = loss_columns(run)
     heads = [head.get("kind", "?") for head in (record.get("scenario") or {}).get("heads", [])]
     summary: dict[str, Any] = {"scenario": " + ".join(heads) or "?"}
     if len(columns.get("iteration", ())):
@@ -99,7 +99,8 @@ def selection_section(run: Path) -> list[Section]:
     return [Section("Selected on validation", [Facts(facts), Table(head, cells, note=note)])]
 
 
-def _columns(run: Path) -> dict[str, np.ndarray]:
+def loss_columns(run: Path) -> dict[str, np.ndarray]:
+    """The columns of `losses.csv` by name, `iteration` and `seconds` among them; none if there is no file yet."""
     path = run / "losses.csv"
     if not path.is_file():
         return {}

@@ -9,14 +9,15 @@ from nucseg.errors import InputError
 
 
 def explain(model: type[BaseModel], error: ValidationError, source: str) -> InputError:
-    """The first problem of a configuration as an `InputError`.
+    """The first problem of a configuration as an `InputError`; a misspelt key before one that is missing for it.
 
     Args:
         model: What was validated.
         error: What pydantic found.
         source: Where the values came from, such as the path of a TOML.
     """
-    problem = error.errors()[0]
+    problems = error.errors()
+    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
         return cause

@@ -1,0 +1,149 @@
+"""`Dataset`: the volumes of an experiment, given by path or made by `nucseg.synthesize`."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from nucseg.training.config import Data, LabelledVolume
+
+Seeds = tuple[int, ...]
+
+
+class Section(BaseModel):
+    """A part of an experiment's configuration: misspelt keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Synthetic(Section):
+    """Synthetic worms; each volume is made from its own seed."""
+
+    difficulty: str = "worm"
+    """`easy`, `worm` or `hard`."""
+    shape: tuple[int, int, int]
+    """Voxels z, y, x of each volume."""
+    nuclei: int = Field(ge=1)
+    """Of each volume."""
+    scale_um: tuple[float, float, float] | None = None
+    """Voxel size; None: that of `nucseg.synthesize`."""
+    train: Seeds = Field(min_length=1)
+    """Seeds of the volumes to learn from."""
+    validation: Seeds = Field(min_length=1)
+    """Seeds of the volumes to select on."""
+    test: Seeds = Field(min_length=1)
+    """Seeds of the volumes that are scored."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        seeds = [*self.train, *self.validation, *self.test]
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("a seed serves twice: train, validation and test must be different volumes")
+        return self
+
+    def path(self, seed: int) -> str:
+        """Folder name of a volume; says all that decides its voxels."""
+        size = "x".join(map(str, self.shape))
+        scale = "" if self.scale_um is None else "_" + "x".join(f"{um:g}" for um in self.scale_um) + "um"
+        return f"{self.difficulty}_{size}_{self.nuclei}nuclei{scale}_seed{seed}.zarr"
+
+
+class Dataset(Data):
+    """Volumes to train on, to select on and to test on, and the fields of a training's `data`."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.+-]+$")
+    """What its rows are called."""
+    train: tuple[LabelledVolume, ...] = ()
+    test: tuple[LabelledVolume, ...] = ()
+    """Volumes that are scored and serve nothing else."""
+    synthetic: Synthetic | None = None
+    """Instead of paths: worms to make."""
+    training: dict[str, Any] = {}
+    """Training settings for this data set only."""
+
+    @field_validator("test", mode="before")
+    @classmethod
+    def _test_paths(cls, volumes: Any) -> Any:
+        if isinstance(volumes, (str, Path)):
+            volumes = [volumes]
+        if not isinstance(volumes, (list, tuple)):
+            return volumes
+        return tuple({"raw": os.fspath(v)} if isinstance(v, (str, Path)) else v for v in volumes)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        given = [name for name in ("train", "validation", "test") if getattr(self, name)]
+        if self.synthetic is not None and given:
+            raise ValueError(f"{self.name} has synthetic volumes and {given[0]} volumes: give one of the two")
+        if self.synthetic is None and len(given) < 3:
+            missing = [name for name in ("train", "validation", "test") if name not in given]
+            raise ValueError(f"{self.name} has no volumes for {', '.join(missing)}, and no synthetic ones")
+        used = [(volume.raw, name) for name in given for volume in getattr(self, name)]
+        twice = [raw for raw, name in used if any(raw == r and name != n for r, n in used)]
+        if twice:
+            raise ValueError(f"{twice[0]} serves twice: train, validation and test must be different volumes")
+        return self
+
+
+class Volumes(NamedTuple):
+    """A data set's volumes as paths.
+
+    Attributes:
+        data: Values of `nucseg.training.config.Data`: train, validation, and how to read them.
+        validation: To select on.
+        test: To score.
+    """
+
+    data: dict[str, Any]
+    validation: tuple[LabelledVolume, ...]
+    test: tuple[LabelledVolume, ...]
+
+
+def volumes_of(dataset: Dataset, folder: Path) -> Volumes:
+    """The volumes of a data set; synthetic ones lie in `folder/volumes`, see `make_volumes`."""
+    parts: dict[str, tuple[LabelledVolume, ...]] = {}
+    for name in ("train", "validation", "test"):
+        if dataset.synthetic is None:
+            parts[name] = getattr(dataset, name)
+        else:
+            seeds: Seeds = getattr(dataset.synthetic, name)
+            paths = [str(folder.absolute() / "volumes" / dataset.synthetic.path(seed)) for seed in seeds]
+            parts[name] = tuple(LabelledVolume(raw=path) for path in paths)
+    fields = {name: getattr(dataset, name) for name in Data.model_fields}
+    data = Data.model_validate(fields | {"train": parts["train"], "validation": parts["validation"]})
+    return Volumes(data.model_dump(mode="json"), parts["validation"], parts["test"])
+
+
+def make_volumes(dataset: Dataset, folder: Path, log: Callable[[str], None]) -> None:
+    """Make the synthetic volumes that are not there yet, each whole or not at all.
+
+    Raises:
+        InputError: The volumes cannot be made so, such as when too many nuclei are asked for.
+    """
+    from nucseg.synthetic import synthesize
+
+    synthetic = dataset.synthetic
+    if synthetic is None:
+        return
+    for seed in (*synthetic.train, *synthetic.validation, *synthetic.test):
+        final = folder / "volumes" / synthetic.path(seed)
+        if final.exists():
+            continue
+        log(f"making {final.name}")
+        partial = final.with_name(f".{final.name}")
+        shutil.rmtree(partial, ignore_errors=True)
+        options: dict[str, Any] = {} if synthetic.scale_um is None else {"scale_um": synthetic.scale_um}
+        made = synthesize(
+            partial,
+            shape=synthetic.shape,
+            nuclei=synthetic.nuclei,
+            seed=seed,
+            difficulty=synthetic.difficulty,
+            **options,
+        )
+        (partial / "synthetic.json").write_text(json.dumps(made, indent=1), encoding="utf-8")
+        partial.rename(final)
