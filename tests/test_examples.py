@@ -66,7 +66,10 @@ def test_every_configuration_is_valid() -> None:
     configurations = sorted((ROOT / "pipelines").glob("*.toml"))
     assert len(configurations) >= 3
     for path in configurations:
-        assert ns.TrainConfig.from_toml(path).data.train
+        config = ns.TrainConfig.from_toml(path)
+        assert config.data.train
+        if path.stem in ns.scenario_names():
+            assert config.scenario.name == path.stem
 
 
 @pytest.mark.skipif(

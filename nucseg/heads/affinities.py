@@ -87,13 +87,13 @@ class Affinities(Head):
 
     @property
     def default_seed_threshold(self) -> float:
-        """Lower than the published 0.99, as small networks need it."""
-        return 0.9
+        """A little lower than the published 0.99: a balanced loss makes affinities high even between nuclei."""
+        return 0.98
 
     @property
     def default_foreground_threshold(self) -> float:
-        """The lower end of the published range 0.8 to 0.99."""
-        return 0.8
+        """From the published range 0.8 to 0.99."""
+        return 0.9
 
     @property
     def default_dilate(self) -> int:
@@ -137,17 +137,18 @@ def affinities(labels: np.ndarray, crop: Crop | None = None) -> np.ndarray:
     parts = crop or tuple(slice(0, n) for n in labels.shape)
     begin = np.array([part.start for part in parts], np.int64)
     end = np.array([part.stop for part in parts], np.int64)
-    return _affinities(labels, begin, end)
+    # numpy, unlike numba, asks the system for large pages: twice as fast
+    out = np.empty((4, *(end - begin)), np.float32)
+    if out.size:
+        _affinities(labels, begin, end, out)
+    return out
 
 
 @njit(cache=True, nogil=True)
-def _affinities(labels: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+def _affinities(labels: np.ndarray, begin: np.ndarray, end: np.ndarray, out: np.ndarray) -> None:
     """One pass over the planes; the eroded labels of the last two planes are kept."""
-    out = np.empty((4, end[0] - begin[0], end[1] - begin[1], end[2] - begin[2]), np.float32)
-    if out.size == 0:
-        return out
     start = np.maximum(begin - 1, 0)  # the neighbours' planes too, where there are any
-    dy, dx = begin[1] - start[1], begin[2] - start[2]
+    dx = begin[2] - start[2]
     shape = (end[1] - start[1], end[2] - start[2])
     below, here, above = (
         np.empty(shape, labels.dtype),
@@ -165,26 +166,24 @@ def _affinities(labels: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.nd
             for x in range(shape[1]):
                 line[x] = b[x] if (a[x] == b[x]) & (b[x] == c[x]) else 0
         if z >= begin[0]:
-            plane = out[:, z - begin[0]]
             last = before if z > 0 else eroded  # beyond the border the label continues
-            for y in range(dy, shape[0]):
-                line = eroded[y, dx:]
-                _same(line, last[y, dx:], plane[0, y - dy])
-                _same(line, eroded[max(y - 1, 0), dx:], plane[1, y - dy])
-                _same(line[1 - dx :], eroded[y], plane[2, y - dy, 1 - dx :])
+            for y in range(begin[1], end[1]):
+                k, i, j = z - begin[0], y - begin[1], y - start[1]
+                line = eroded[j]
+                _same(line[dx:], last[j][dx:], out[0, k, i])
+                _same(line[dx:], eroded[max(j - 1, 0)][dx:], out[1, k, i])
+                _same(line[1:], line, out[2, k, i][1 - dx :])
                 if dx == 0:
-                    plane[2, y - dy, 0] = line[0] != 0
-                row = labels[z, start[1] + y, begin[2] : end[2]]
-                inside = plane[3, y - dy]
+                    out[2, k, i, 0] = line[0] != 0
+                row, inside = labels[z, y][begin[2] : end[2]], out[3, k, i]
                 for x in range(row.size):
-                    inside[x] = row[x] != 0
+                    inside[x] = np.float32(1) if row[x] != 0 else np.float32(0)
         before, eroded = eroded, before
         below, here, above = here, above, below
-    return out
 
 
 @njit(cache=True, nogil=True)
 def _same(row: np.ndarray, other: np.ndarray, out: np.ndarray) -> None:
     """1 where two rows have the same label, not 0, else 0."""
     for x in range(row.size):
-        out[x] = (row[x] == other[x]) & (row[x] != 0)
+        out[x] = np.float32(1) if (row[x] == other[x]) & (row[x] != 0) else np.float32(0)

@@ -102,8 +102,8 @@ class SignedDistance(Head):
 
     @property
     def default_seed_threshold(self) -> float:
-        """The published range is -0.11 to -0.14."""
-        return -0.14
+        """From the published range, -0.11 to -0.14: one voxel from the boundary."""
+        return -0.11
 
     @property
     def default_foreground_threshold(self) -> float:
