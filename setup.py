@@ -25,6 +25,7 @@ setup(
         "click>=8.1",
         "connected-components-3d>=3.20",
         "daisy>=2.0,<3",
+        "edt>=3.0",
         "gunpowder>=1.5,<2",
         "h5py>=3.11",
         "imagecodecs>=2024.6",

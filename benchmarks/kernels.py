@@ -8,6 +8,9 @@ from scipy import ndimage
 from benchmarks.comparison import Row, compare
 from benchmarks.volumes import crowded
 from nucseg.evaluate.overlap import contingency
+from nucseg.heads.affinities import affinities
+from nucseg.heads.base import Centers
+from nucseg.heads.signed_distance import SignedDistance
 from nucseg.instances.centroids import center_vectors, centroids
 from nucseg.instances.votes import vote_map
 
@@ -37,6 +40,28 @@ def rows() -> Iterator[Row]:
         np.add.at(votes, tuple(target[:, inside]), 1)
         return votes
 
+    def scipy_interior() -> np.ndarray:
+        return foreground & (ndimage.minimum_filter(labels, 3) == ndimage.maximum_filter(labels, 3))
+
+    def numpy_affinities() -> np.ndarray:
+        eroded = np.where(scipy_interior(), labels, np.uint32(0))
+        out = np.empty((4, *labels.shape), np.float32)
+        for axis in range(3):
+            here, to = np.moveaxis(eroded, axis, 0), np.moveaxis(out[axis], axis, 0)
+            to[1:] = (here[1:] == here[:-1]) & (here[1:] != 0)
+            to[0] = here[0] != 0
+        out[3] = foreground
+        return out
+
+    def signed_distance() -> np.ndarray:
+        crop = tuple(slice(0, n) for n in labels.shape)
+        return SignedDistance().target(labels, crop, None, Centers(*found[:2], found.sizes > 0))[0][0]
+
+    def scipy_distance() -> np.ndarray:
+        interior = scipy_interior()
+        away = ndimage.distance_transform_edt(interior | ~foreground)
+        return np.tanh(np.where(interior, -away, away) / 9)
+
     def numpy_pairs() -> int:
         pairs = labels.astype(np.uint64) << np.uint64(32) | shifted
         return int(np.unique(pairs[(labels > 0) & (shifted > 0)]).size)
@@ -59,6 +84,22 @@ def rows() -> Iterator[Row]:
     )
     yield compare(
         "cpv votes", lambda: vote_map(vectors, foreground), "np.add.at", numpy_votes, np.array_equal, 3
+    )
+    yield compare(
+        "affinities target",
+        lambda: affinities(labels),
+        "scipy filters, numpy",
+        numpy_affinities,
+        np.array_equal,
+        3,
+    )
+    yield compare(
+        "signed distance target",
+        signed_distance,
+        "scipy distance_transform",
+        scipy_distance,
+        lambda a, b: np.allclose(a, b, atol=1e-5),
+        1,
     )
     yield compare(
         "overlaps of two labellings",

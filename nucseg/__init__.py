@@ -33,6 +33,8 @@ _HOME = {
     # heads
     "Head": "heads.base",
     "ThreeLabel": "heads.three_label",
+    "SignedDistance": "heads.signed_distance",
+    "Affinities": "heads.affinities",
     "CenterVectors": "heads.center_vectors",
     "Scenario": "heads.scenario",
     "Decoding": "heads.scenario",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import nucseg as ns
+from nucseg.experiment.config import ExperimentConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.xdist_group("examples")
@@ -82,9 +83,12 @@ def test_every_configuration_is_valid() -> None:
     assert len(configurations) >= 3
     for path in configurations:
         if path.name.startswith("experiment"):
-            assert "scenarios" in path.read_text(encoding="utf-8")  # read in tests/experiment/test_config.py
+            assert ExperimentConfig.from_toml(path).seeds
             continue
-        assert ns.TrainConfig.from_toml(path).data.train
+        config = ns.TrainConfig.from_toml(path)
+        assert config.data.train
+        if path.stem in ns.scenario_names():
+            assert config.scenario.name == path.stem
 
 
 @pytest.mark.skipif(

@@ -184,6 +184,8 @@ def test_what_the_volumes_decide_is_filled_in(volume):
     assert prepare(config(volume, scenario=given)).scenario.auxiliary.scale == 2.5
     paper = config(volume, network="paper", patch={"output": (4, 4, 4)})
     assert prepare(paper).scenario.auxiliary.scale == 1.0
+    unit = [{"kind": "signed_distance"}, {"kind": "center_vectors", "unit": True}]
+    assert prepare(config(volume, scenario={"heads": unit})).scenario == Scenario(unit)
     known = prepare(config(volume, data={"train": [volume], "nucleus_um": 1.4}))
     assert known.margin == (7, 14, 14)
 

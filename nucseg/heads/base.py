@@ -153,6 +153,11 @@ class Head(BaseModel):
         """Voxels to grow the instances by, because the head is trained on eroded nuclei."""
         return 0
 
+    @property
+    def dilations(self) -> tuple[int, ...]:
+        """Dilations to choose from on validation data."""
+        return (self.default_dilate,)
+
     def surface(self, prediction: np.ndarray) -> np.ndarray:
         """Heights for the watershed of a prediction (channels, z, y, x): float32 (z, y, x), low in nuclei."""
         raise self._no_instances()

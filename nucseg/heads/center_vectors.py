@@ -1,10 +1,11 @@
 """`CenterVectors`: at each voxel of a nucleus the vector to its centre (cpv)."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from nucseg.errors import InputError
 from nucseg.heads.base import Centers, Crop, Head, weighted_mean
 from nucseg.instances.centroids import center_field
 from nucseg.instances.votes import smooth_votes, vote_map, votes_above
@@ -25,6 +26,8 @@ class CenterVectors(Head):
         voxel_um: Size of a voxel, um, z,y,x; the squared difference of component k is multiplied by
             (voxel_um[k] / geometric mean) ** 2, so that anisotropic voxels count by physical length. None:
             isotropic.
+        unit: Unit vectors instead, for the paper's comparison: the direction to the centre in physical space,
+            z,y,x components of length 1 together. They do not vote, and take no `scale` and no `voxel_um`.
     """
 
     is_main: ClassVar[bool] = False
@@ -34,6 +37,13 @@ class CenterVectors(Head):
     scale: float = Field(1.0, gt=0)
     background_weight: float = Field(0.0, ge=0)
     voxel_um: tuple[float, float, float] | None = None
+    unit: bool = False
+
+    @model_validator(mode="after")
+    def _unit_has_no_size(self) -> Self:
+        if self.unit and (self.scale != 1 or self.voxel_um is not None):
+            raise ValueError("unit vectors have no size: leave out scale and voxel_um")
+        return self
 
     @property
     def name(self) -> str:
@@ -55,7 +65,8 @@ class CenterVectors(Head):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Vectors (3, z, y, x) in voxels and weight (z, y, x) of the crop; see `Head.target`.
 
-        The weight is 0 where the centre is not known: such a voxel must not be taught a zero vector.
+        The weight is 0 where the centre is not known: such a voxel must not be taught a zero vector. Unit
+        vectors have no direction at the centre itself: there the target is 0, and so is the weight.
         """
         known = np.asarray(centers.known, np.bool_)
         origin = np.array([part.start for part in crop], np.float64)
@@ -63,6 +74,10 @@ class CenterVectors(Head):
         places = np.asarray(centers.centers, np.float64).reshape(-1, 3)[known] - origin
         cropped = labels[crop]
         vectors, has_center = center_field(cropped, ids, places)
+        if self.unit:
+            vectors *= np.array(scale_um or (1, 1, 1), np.float32)[:, None, None, None]
+            vectors = _directions(vectors)
+            has_center &= vectors.any(axis=0)
         weight = has_center.astype(np.float32)
         if self.background_weight and centers.extent:
             weight[cropped == 0] = self.background_weight
@@ -86,7 +101,9 @@ class CenterVectors(Head):
         return (um / np.prod(um) ** (1 / 3)) ** 2
 
     def activation(self, output: np.ndarray) -> np.ndarray:
-        """Vectors in voxels."""
+        """Vectors in voxels; unit vectors of length 1, or 0 where the output is 0."""
+        if self.unit:
+            return _directions(output.astype(np.float32, copy=False))
         return output.astype(np.float32, copy=False) * np.float32(self.scale)
 
     @property
@@ -95,7 +112,11 @@ class CenterVectors(Head):
 
         Those of nuclei whose mean radius is `scale` voxels; where the scale is 1 (as published) and says
         nothing, of radius 5.5. Use `vote_threshold_grid` for others.
+
+        Raises:
+            InputError: Unit vectors do not vote.
         """
+        self._require_votes()
         return vote_threshold_grid(self.scale if self.scale > 1 else 5.5)
 
     @property
@@ -109,7 +130,11 @@ class CenterVectors(Head):
         """Smoothed votes of a prediction (3, z, y, x), int64 (z, y, x), 64 ** passes times too large.
 
         See `nucseg.instances.votes.vote_map` and `smooth_votes` for the arguments.
+
+        Raises:
+            InputError: Unit vectors do not vote.
         """
+        self._require_votes()
         return smooth_votes(vote_map(prediction, foreground, reach), passes)
 
     def seeds_from_votes(
@@ -128,8 +153,29 @@ class CenterVectors(Head):
             threshold: Votes per voxel, after smoothing.
             reach: Longest vector that votes, voxels; None: any.
             passes: Binomial smoothing passes; 2 are a standard deviation of 1 voxel.
+
+        Raises:
+            InputError: Unit vectors do not vote.
         """
         return votes_above(self.votes(prediction, foreground, reach, passes), threshold, passes)
+
+    def _require_votes(self) -> None:
+        if self.unit:
+            raise InputError(
+                "seeds from votes",
+                expected="center vectors with their length: a unit vector does not say where the centre is",
+                received="CenterVectors(unit=True)",
+                remedy="use seeds of the main head, or train without unit=True",
+            )
+
+
+def _directions(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (3, ...) divided by their lengths, float32; 0 stays 0."""
+    largest = np.abs(vectors).max(axis=0)
+    vectors = vectors / np.where(largest > 0, largest, 1)  # first, so that squares stay within float32
+    z, y, x = vectors
+    length = np.sqrt(z * z + y * y + x * x)
+    return vectors / np.where(length > 0, length, 1)
 
 
 def vote_threshold_grid(radius: float, passes: int = 2) -> tuple[float, ...]:

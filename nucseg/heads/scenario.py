@@ -233,17 +233,18 @@ class Scenario(BaseModel):
         """The grid to select from on validation data: thresholds of the main head's seeds and of the votes.
 
         Args:
-            reach: Longest vector that votes, voxels. None, or no center vectors: no votes.
+            reach: Longest vector that votes, voxels. None, or no center vectors that vote: no votes.
         """
         main = self.main
         ways: list[dict[str, Any]] = [{"seed_threshold": seed} for seed in main.seed_thresholds]
-        if reach is not None and self.auxiliary is not None:
+        if reach is not None and self.auxiliary is not None and not self.auxiliary.unit:
             for seed in self.auxiliary.vote_thresholds:
                 ways.append({"seeds": "votes", "seed_threshold": seed, "reach": reach})
         return [
-            Decoding(foreground_threshold=foreground, dilate=main.default_dilate, **way)
+            Decoding(foreground_threshold=foreground, dilate=dilate, **way)
             for way in ways
             for foreground in main.foreground_thresholds
+            for dilate in main.dilations
         ]
 
     def to_json(self) -> str:

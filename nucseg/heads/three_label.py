@@ -133,10 +133,10 @@ def _classify(labels: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndar
         np.empty(shape, labels.dtype),
     )
     rows = np.empty((3, labels.shape[2]), labels.dtype)
-    _erode_plane(labels[max(begin[0] - 1, 0)], begin, end, rows, below)
-    _erode_plane(labels[begin[0]], begin, end, rows, here)
+    erode_plane(labels[max(begin[0] - 1, 0)], begin, end, rows, below)
+    erode_plane(labels[begin[0]], begin, end, rows, here)
     for z in range(begin[0], end[0]):
-        _erode_plane(labels[min(z + 1, labels.shape[0] - 1)], begin, end, rows, above)
+        erode_plane(labels[min(z + 1, labels.shape[0] - 1)], begin, end, rows, above)
         for y in range(shape[0]):
             row = labels[z, begin[1] + y, begin[2] : end[2]]
             a, b, c, line = below[y], here[y], above[y], out[z - begin[0], y]
@@ -148,7 +148,7 @@ def _classify(labels: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndar
 
 
 @njit(cache=True, nogil=True)
-def _erode_plane(
+def erode_plane(
     plane: np.ndarray, begin: np.ndarray, end: np.ndarray, rows: np.ndarray, out: np.ndarray
 ) -> None:
     """Labels of a plane's crop where all of the 3 x 3 neighbourhood has the same label, 0 elsewhere."""

@@ -64,6 +64,9 @@ def _check_fields(head: Head) -> None:
             default = getattr(head, f"default_{kind}_threshold")
             inside = grid[0] <= default <= grid[-1]
             _require(inside, head, f"default_{kind}_threshold lies within the grid", default)
+        dilations = head.dilations
+        _require(min(dilations) >= 0, head, "dilations are 0 or more voxels", dilations)
+        _require(head.default_dilate in dilations, head, "default_dilate is one of dilations", dilations)
 
 
 def _check_json(head: Head) -> None:

@@ -211,6 +211,8 @@ def _with_scale(scenario: Scenario, radius: float, scale_um: Float3 | None, publ
     """The scenario with the scale and the voxel size of its center vectors, where they are not given."""
 
     def filled(head: CenterVectors) -> CenterVectors:
+        if head.unit:
+            return head
         changes: dict[str, object] = {}
         if "scale" not in head.model_fields_set and not published:
             changes["scale"] = float(f"{max(radius, 1.0):.3g}")

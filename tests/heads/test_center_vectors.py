@@ -5,8 +5,13 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from nucseg.blockwise.decoding import choose_decoding
+from nucseg.errors import InputError
 from nucseg.heads.base import Centers
 from nucseg.heads.center_vectors import CenterVectors, vote_threshold_grid
+from nucseg.heads.decoding import Decoding
+from nucseg.heads.scenario import Scenario
+from nucseg.heads.three_label import ThreeLabel
 from nucseg.instances.centroids import center_vectors, centroids
 from nucseg.instances.seeds import label_seeds
 from nucseg.testing import check_head
@@ -112,6 +117,73 @@ def test_thresholds_grow_with_the_nucleus():
     assert CenterVectors(scale=6.0).default_vote_threshold in large
 
 
+def test_unit_vectors_are_directions_in_um():
+    labels = cases.anisotropic()
+    crop = (slice(1, 7), slice(3, 20), slice(2, 15))
+    um = np.array(cases.ANISOTROPIC_UM)
+    vectors, weight = CenterVectors(unit=True).target(labels, crop, cases.ANISOTROPIC_UM, centers_of(labels))
+    assert vectors.dtype == weight.dtype == np.float32
+    center = np.argwhere(labels == 1).mean(axis=0)
+    for place in np.argwhere(labels[crop] == 1):
+        away = (center - place - [part.start for part in crop]) * um
+        np.testing.assert_allclose(vectors[:, *place], away / np.linalg.norm(away), atol=1e-6)
+    assert not vectors[:, labels[crop] == 0].any()
+    np.testing.assert_array_equal(weight, labels[crop] == 1)
+    cubic = CenterVectors(unit=True).target(labels, crop, None, centers_of(labels))[0]
+    assert np.abs(vectors - cubic).max() > 0.3
+
+
+def test_at_the_centre_itself_a_unit_vector_has_no_direction():
+    labels = np.zeros((5, 6, 7), np.uint32)
+    labels[1:4, 2:5, 3:6] = 4
+    everything = tuple(slice(0, n) for n in labels.shape)
+    head = CenterVectors(unit=True, background_weight=0.5)
+    vectors, weight = head.target(labels, everything, None, centers_of(labels))
+    expected = np.where(labels > 0, 1, 0.5)
+    expected[2, 3, 4] = 0
+    np.testing.assert_array_equal(weight, expected)
+    assert not vectors[:, 2, 3, 4].any()
+    np.testing.assert_array_equal(vectors[:, 2, 3, 5], [0, 0, -1])
+    unknown = head.target(labels, everything, None, centers_of(labels, known=False))[1]
+    assert not unknown[labels > 0].any()
+
+
+def test_unit_vectors_are_trained_and_predicted_with_length_one():
+    rng = np.random.default_rng(0)
+    output = rng.normal(0, 3, (1, 2, 3, 4, 3)).astype(np.float32)
+    target = rng.normal(size=output.shape).astype(np.float32)
+    weight = rng.random(output.shape[:-1]).astype(np.float32)
+    expected = (weight * ((output - target) ** 2).sum(-1)).sum() / weight.sum()
+    head = CenterVectors(unit=True)
+    assert float(head.loss(output, target, weight)) == pytest.approx(expected, rel=1e-5)
+    raw = output[0].transpose(3, 0, 1, 2) * np.float32(1e25)  # whose squares are beyond float32
+    raw[:, 0, 0, 0] = 0
+    prediction = head.activation(raw)
+    lengths = np.linalg.norm(raw.astype(float), axis=0)
+    np.testing.assert_allclose(prediction, raw / np.where(lengths > 0, lengths, 1), rtol=1e-5)
+    assert not prediction[:, 0, 0, 0].any()
+
+
+def test_unit_vectors_do_not_vote():
+    scenario = Scenario([ThreeLabel(), CenterVectors(unit=True)])
+    assert {decoding.seeds for decoding in scenario.decodings(reach=9)} == {"main"}
+    prediction = np.zeros((6, 4, 4, 4), np.float32)
+    votes = Decoding(seeds="votes", seed_threshold=2, foreground_threshold=0.5, reach=4)
+    for ask in (
+        lambda: scenario.decode(prediction, votes),
+        lambda: choose_decoding(scenario, None, seeds="votes", reach=4),
+        lambda: scenario.auxiliary.votes(prediction[3:], prediction[0] > 0),
+    ):
+        with pytest.raises(InputError, match="unit vector"):
+            ask()
+
+
+@pytest.mark.parametrize("fields", [{"scale": 6.0}, {"voxel_um": (0.5, 0.2, 0.2)}])
+def test_unit_vectors_have_no_size(fields):
+    with pytest.raises(ValidationError, match="unit vectors"):
+        CenterVectors(unit=True, **fields)
+
+
 @pytest.mark.parametrize("fields", [{"scale": 0}, {"background_weight": -1}, {"reach": 3}])
 def test_bad_fields_are_refused(fields):
     with pytest.raises(ValidationError):
@@ -119,7 +191,7 @@ def test_bad_fields_are_refused(fields):
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"scale": 6.0, "background_weight": 0.1, "voxel_um": (0.5, 0.2, 0.2)}]
+    "fields", [{}, {"scale": 6.0, "background_weight": 0.1, "voxel_um": (0.5, 0.2, 0.2)}, {"unit": True}]
 )
 def test_contract(fields):
     check_head(CenterVectors(**fields))

@@ -82,6 +82,12 @@ class DefaultOutside(Foreground):
         return 0.9
 
 
+class NeverDilates(Foreground):
+    @property
+    def dilations(self):
+        return (0,)
+
+
 BROKEN = {
     WrongShape: "crop's shape",
     DoubleTarget: "float32",
@@ -95,6 +101,7 @@ BROKEN = {
     IntegerSeeds: "seeds is bool",
     UnsortedGrid: "seed_thresholds ascend",
     DefaultOutside: "default_foreground_threshold",
+    NeverDilates: "default_dilate",
 }
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import product
 from typing import ClassVar
 
 import cases
@@ -78,7 +79,8 @@ class Points(Head):
 
 
 def test_names():
-    assert {"three_label", "three_label_cpv"} <= set(scenario_names())
+    models = ("sdt", "three_label", "affinities")
+    assert {*models, *(f"{model}_cpv" for model in models)} <= set(scenario_names())
     assert "cpv" not in scenario_names()
     for name in scenario_names():
         assert Scenario.named(name).name == name
@@ -280,6 +282,16 @@ def test_grid_of_decodings():
     assert {decoding.seeds for decoding in scenario.decodings()} == {"main"}
     assert scenario.default_decoding() in scenario.decodings()
     assert Scenario([Foreground()]).default_decoding().dilate == 1
+    assert {decoding.dilate for decoding in Scenario([Foreground()]).decodings()} == {1}
+
+
+def test_a_head_may_offer_several_dilations():
+    scenario = Scenario.named("sdt")
+    head = scenario.main
+    grid = {(d.seed_threshold, d.foreground_threshold, d.dilate) for d in scenario.decodings()}
+    assert grid == set(product(head.seed_thresholds, head.foreground_thresholds, (0, 1)))
+    assert len(scenario.decodings()) == len(grid)
+    assert scenario.default_decoding() in scenario.decodings()
 
 
 def test_heads_load_without_any_framework():

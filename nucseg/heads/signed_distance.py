@@ -1,0 +1,146 @@
+"""`SignedDistance`: a saturating distance to the nearest boundary, negative inside nuclei (sdt)."""
+
+from math import ceil
+from typing import Any
+
+import edt
+import numpy as np
+from pydantic import Field
+
+from nucseg.heads.base import Centers, Crop, Head, weighted_mean
+from nucseg.heads.three_label import three_classes
+
+SATURATION = 3.0
+"""Distances are looked for as far as this times `SignedDistance.distance`: tanh(3) is 0.995."""
+
+
+class SignedDistance(Head):
+    """One value per voxel: `tanh(d / distance)`, d the signed Euclidean distance to the nearest boundary voxel.
+
+    Boundary voxels are those of `ThreeLabel`: the nucleus minus its one-step 26-connected erosion. They have
+    d = 0; the interior is negative, the background positive. Inside a nucleus the nearest boundary voxel is
+    always one of its own: on the straight line of voxels to any other, the last voxel of the nucleus itself is
+    a boundary voxel, and nearer. So touching nuclei need no distance transform of their own.
+
+    The watershed floods the output as it is. The foreground `output < 0` leaves out the boundary voxels;
+    growing the instances by one voxel gives them back.
+
+    Attributes:
+        distance: Distance at which the target is tanh(1) = 0.76, in voxels of mean size: distances are
+            measured in um and divided by the geometric mean of the three voxel sizes. 9 as published.
+    """
+
+    distance: float = Field(9.0, gt=0)
+
+    @property
+    def name(self) -> str:
+        """The usual short name."""
+        return "sdt"
+
+    @property
+    def channels(self) -> int:
+        """The signed distance."""
+        return 1
+
+    @classmethod
+    def beside_vectors(cls) -> "SignedDistance":
+        """With a loss weight of 100, as published: its squared error is that much smaller than the vectors'."""
+        return cls(loss_weight=100.0)
+
+    def target(
+        self,
+        labels: np.ndarray,
+        crop: Crop,
+        scale_um: tuple[float, float, float] | None,
+        centers: Centers,
+        mask: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Signed distance (1, z, y, x) and weight (z, y, x) of the crop; see `Head.target`.
+
+        Boundaries outside the crop count, up to three times `distance` away and as far as `labels` reaches.
+        One farther away is not seen: then the target may be off by what is left to saturation at the margin,
+        0.005 for a margin of 27 mean voxels, 0.024 for one of 20. Where no boundary is near at all, the target
+        is 1 or, inside a nucleus, -1. The border of `labels` itself is no boundary.
+
+        With a mask, the weight is also 0 where something that is not annotated is nearer than the nearest
+        boundary: there might be a boundary in it.
+        """
+        size = voxel_sizes(scale_um)
+        reach = SATURATION * self.distance
+        around = tuple(
+            slice(max(0, part.start - ceil(reach / step)), min(n, part.stop + ceil(reach / step)))
+            for part, step, n in zip(crop, size, labels.shape, strict=True)
+        )
+        inner = tuple(
+            slice(part.start - grown.start, part.stop - grown.start)
+            for part, grown in zip(crop, around, strict=True)
+        )
+        classes = three_classes(labels, around)
+        away = _distance_to(classes == 2, size)[inner]
+        target = np.tanh(away / np.float32(self.distance))
+        np.negative(target, where=classes[inner] == 1, out=target)
+        if mask is None or mask[around].all():
+            return target[None], np.ones(target.shape, np.float32)
+        unknown = _distance_to(~mask[around], size)[inner]
+        return target[None], (mask[crop] & (np.minimum(away, reach) <= unknown)).astype(np.float32)
+
+    def loss(self, output: Any, target: Any, weight: Any) -> Any:
+        """Squared difference."""
+        from keras import ops
+
+        return weighted_mean(ops.square(output[..., 0] - ops.cast(target[..., 0], output.dtype)), weight)
+
+    @property
+    def seed_thresholds(self) -> tuple[float, ...]:
+        """Seeds are below: -0.11 is one voxel from the boundary, -0.6 is six (for a `distance` of 9)."""
+        return (-0.6, -0.5, -0.4, -0.3, -0.22, -0.17, -0.14, -0.11, -0.08, -0.05)
+
+    @property
+    def foreground_thresholds(self) -> tuple[float, ...]:
+        """The foreground is below; at 0.05, halfway to the first background voxel, it has the boundary."""
+        return (-0.1, -0.05, 0.0, 0.05, 0.1)
+
+    @property
+    def default_seed_threshold(self) -> float:
+        """From the published range, -0.11 to -0.14: one voxel from the boundary."""
+        return -0.11
+
+    @property
+    def default_foreground_threshold(self) -> float:
+        """As published."""
+        return 0.0
+
+    @property
+    def default_dilate(self) -> int:
+        """The boundary voxels, which `output < 0` leaves out."""
+        return 1
+
+    @property
+    def dilations(self) -> tuple[int, ...]:
+        """1 as published; 0 for foreground thresholds that keep the boundary voxels."""
+        return (0, 1)
+
+    def surface(self, prediction: np.ndarray) -> np.ndarray:
+        """The output."""
+        return prediction[0].astype(np.float32, copy=False)
+
+    def seeds(self, prediction: np.ndarray, threshold: float) -> np.ndarray:
+        """Output < threshold."""
+        return prediction[0] < np.float32(threshold)
+
+    def foreground(self, prediction: np.ndarray, threshold: float) -> np.ndarray:
+        """Output < threshold."""
+        return prediction[0] < np.float32(threshold)
+
+
+def voxel_sizes(scale_um: tuple[float, float, float] | None) -> tuple[float, float, float]:
+    """Voxel sizes z, y, x in units of their geometric mean; 1, 1, 1 where they are unknown."""
+    if scale_um is None:
+        return 1.0, 1.0, 1.0
+    z, y, x = (float(um) / float(np.prod(scale_um)) ** (1 / 3) for um in scale_um)
+    return z, y, x
+
+
+def _distance_to(marked: np.ndarray, size: tuple[float, float, float]) -> np.ndarray:
+    """Exact Euclidean distance to the nearest marked voxel, float32; inf where there is none."""
+    return edt.edt(np.ascontiguousarray(~marked), anisotropy=size, parallel=1)
