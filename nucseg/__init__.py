@@ -30,8 +30,10 @@ _HOME = {
     "Head": "heads.base",
     "ThreeLabel": "heads.three_label",
     "CenterVectors": "heads.center_vectors",
+    "GaussianCenters": "heads.gaussian_centers",
     "Scenario": "heads.scenario",
     "Decoding": "heads.scenario",
+    "PointDecoding": "heads.scenario",
     "scenario_names": "heads.scenario",
     # gunpowder nodes
     "VolumeSource": "nodes.volume_source",

@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import numpy as np
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     SerializeAsAny,
@@ -22,18 +21,19 @@ from nucseg.errors import InputError
 from nucseg.heads.base import Head, head_class
 from nucseg.heads.center_vectors import CenterVectors
 from nucseg.heads.decoding import Decoding
+from nucseg.heads.points import PointDecoder, PointDecoding
 
-__all__ = ["Decoding", "Scenario", "scenario_names"]
+__all__ = ["Decoding", "PointDecoding", "Scenario", "scenario_names"]
 
 
-class Scenario(BaseModel):
+class Scenario(PointDecoder):
     """The heads of one network, in the order of its output channels.
 
     >>> Scenario.named("three_label_cpv").channels
     6
 
     Attributes:
-        heads: At least one head; names are unique; at most one main head.
+        heads: At least one head; names are unique; at most one main head, and at most one that detects.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +57,8 @@ class Scenario(BaseModel):
             raise ValueError(f"two heads of one name: {', '.join(names)}")
         if sum(head.is_main for head in self.heads) > 1:
             raise ValueError(f"more than one main head: {', '.join(names)}")
+        if sum(head.detects for head in self.heads) > 1:
+            raise ValueError(f"more than one head that detects: {', '.join(names)}")
         return self
 
     @classmethod
