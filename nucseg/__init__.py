@@ -61,6 +61,8 @@ _HOME = {
     "Task": "blockwise.task",
     "Predict": "blockwise.predict",
     "Segment": "blockwise.segment",
+    "Detect": "blockwise.detect",
+    "DetectInstances": "blockwise.detect_instances",
     "Measure": "blockwise.measure",
     "Local": "blockwise.launch",
     "run": "blockwise.run",

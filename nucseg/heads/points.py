@@ -78,7 +78,7 @@ class PointDecoder(BaseModel):
         Raises:
             InputError: The scenario has no such source of points, or the prediction other channels.
         """
-        self.check_points(decoding)
+        self.check_source(decoding.source)
         channels = sum(head.channels for head in self.heads)
         if prediction.ndim != 4 or len(prediction) != channels:
             raise InputError(
@@ -91,7 +91,7 @@ class PointDecoder(BaseModel):
             return self._detector.peaks(self._own(prediction, self._detector))
         vectors, voters = self._vectors, self._voters
         if vectors is None or voters is None or decoding.foreground_threshold is None:
-            raise ValueError("check_points lets no such decoding through")
+            raise ValueError("check_source lets no such decoding through")
         foreground = voters.foreground(self._own(prediction, voters), decoding.foreground_threshold)
         votes = vectors.votes(
             self._own(prediction, vectors), foreground, decoding.reach, decoding.vote_passes
@@ -103,17 +103,17 @@ class PointDecoder(BaseModel):
         votes = decoding.reach + decoding.vote_passes if decoding.source == "votes" else 0
         return votes + decoding.distance
 
-    def check_points(self, decoding: PointDecoding) -> None:
-        """Make sure that the heads give what the decoding asks for.
+    def check_source(self, source: str) -> None:
+        """Make sure that points can come from there.
 
         Raises:
-            InputError: They do not.
+            InputError: The heads give no such points.
         """
-        if decoding.source not in self.point_sources:
+        if source not in self.point_sources:
             raise InputError(
                 f"points of {'_'.join(head.name for head in self.heads)}",
-                expected=f"a source of points: {' or '.join(self.point_sources) or 'instances only'}",
-                received=decoding.source,
+                expected=" or ".join((*self.point_sources, "the centres of instances")),
+                received=source,
                 remedy="peaks need a head such as gauss, votes need center vectors (cpv) beside another head",
             )
 
@@ -139,7 +139,7 @@ class PointDecoder(BaseModel):
                 f"points of {'_'.join(head.name for head in self.heads)}",
                 expected="center vectors beside a head with a foreground, and the largest diameter of a nucleus",
                 received=f"heads {', '.join(head.name for head in self.heads)}, diameter {reach}",
-                remedy="take a scenario such as gauss or three_label_cpv, and give the diameter",
+                remedy="take a scenario such as gauss or three_label_cpv, and give the diameter (--nucleus-um)",
             )
         return PointDecoding(
             source="votes",

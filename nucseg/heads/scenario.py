@@ -93,6 +93,11 @@ class Scenario(PointDecoder):
         return _slices({head.name: head.channels for head in self.heads})
 
     @property
+    def can_segment(self) -> bool:
+        """Whether there is a main head."""
+        return any(head.is_main for head in self.heads)
+
+    @property
     def main(self) -> Head:
         """The head that decodes to instances.
 
@@ -106,7 +111,7 @@ class Scenario(PointDecoder):
             f"scenario {self.name}",
             expected="a head that decodes to instances",
             received="none",
-            remedy="add a main head such as three_label",
+            remedy="add a main head such as three_label, or look for points (nucseg detect)",
         )
 
     @property

@@ -23,6 +23,7 @@ _STEPS = {
     "segment": "Segmentation",
     "sift": "Smallest size",
     "measure": "Measurement",
+    "detect": "Detection",
 }
 
 

@@ -147,10 +147,10 @@ def test_decodings_that_make_no_sense(fields, says):
 
 def test_what_does_not_fit_is_told():
     votes = PointDecoding(foreground_threshold=0.5, **VOTES)
-    with pytest.raises(InputError, match="expected a source of points: peaks; received votes"):
+    with pytest.raises(InputError, match="expected peaks or the centres of instances; received votes"):
         Scenario.named("gauss").score_map(np.zeros((1, 3, 3, 3), np.float32), votes)
     peaks = PointDecoding(threshold=0.3, distance=2)
-    with pytest.raises(InputError, match="instances only"):
+    with pytest.raises(InputError, match="expected the centres of instances; received peaks"):
         Scenario.named("three_label").score_map(np.zeros((3, 3, 3, 3), np.float32), peaks)
     with pytest.raises(InputError, match=r"\(4, z, y, x\)"):
         GAUSS_CPV.score_map(np.zeros((1, 3, 3, 3), np.float32), peaks)
