@@ -209,7 +209,7 @@ def _read_selected(run: Path) -> tuple[int, Decoding | None, PointDecoding | Non
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             str(path),
-            expected="a checkpoint, and a decoding to instances or points",
+            expected="a checkpoint and a decoding",
             received=str(error).strip().splitlines()[0],
             remedy="delete it and select again",
         ) from error
