@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import zarr
 
 from nucseg.errors import InputError
-from nucseg.heads.scenario import Decoding, Scenario
+from nucseg.heads.scenario import Decoding, PointDecoding, Scenario
 
 ATTRIBUTE = "nucseg"
 """Attribute of a prediction's zarr group that says how it was made."""
@@ -19,6 +19,7 @@ class Origin(NamedTuple):
     scenario: Scenario | None = None
     decoding: Decoding | None = None
     nucleus_um: float | None = None
+    points: PointDecoding | None = None
 
 
 def write_origin(path: str, origin: Origin) -> None:
@@ -27,6 +28,7 @@ def write_origin(path: str, origin: Origin) -> None:
         "scenario": origin.scenario and origin.scenario.model_dump(mode="json"),
         "decoding": origin.decoding and origin.decoding.model_dump(mode="json"),
         "nucleus_um": origin.nucleus_um,
+        "points": origin.points and origin.points.model_dump(mode="json"),
     }
     zarr.open_group(path, mode="r+", use_consolidated=False).attrs[ATTRIBUTE] = said
 
@@ -38,10 +40,12 @@ def read_origin(path: str) -> Origin:
     said: Any = zarr.open(path, mode="r", use_consolidated=False).attrs.get(ATTRIBUTE)
     if not isinstance(said, dict):
         return Origin()
+    points = said.get("points")  # predictions of the first versions do not have it
     return Origin(
         said["scenario"] and Scenario.model_validate(said["scenario"]),
         said["decoding"] and Decoding.model_validate(said["decoding"]),
         said["nucleus_um"],
+        points and PointDecoding.model_validate(points),
     )
 
 
@@ -104,6 +108,47 @@ def choose_decoding(
             remedy="give it in micrometres (--nucleus-um)",
         )
     return Decoding(**fields)
+
+
+def choose_points(
+    scenario: Scenario,
+    base: PointDecoding | None,
+    *,
+    source: str | None = None,
+    reach: int | None = None,
+    known_reach: int | None = None,
+    **changes: Any,
+) -> PointDecoding:
+    """A decoding to points with some of its fields changed.
+
+    Args:
+        scenario: The heads of the prediction.
+        base: Selected on validation volumes; None starts from the defaults of the heads.
+        source: `peaks` or `votes`; None as in `base`. Changing it takes that source's defaults.
+        reach: Largest diameter of a nucleus, voxels, instead of the selected one.
+        known_reach: The same from the training data, where nothing else says it.
+        changes: Other fields of `PointDecoding`; those that are None are left as they are.
+
+    Raises:
+        InputError: The heads give no such points; votes without a reach; a foreground threshold for peaks.
+    """
+    if source is not None:
+        scenario.check_source(source)
+    if base is None or source not in (None, base.source):
+        known = reach or known_reach
+        base = scenario.default_votes(known) if source == "votes" else scenario.default_point_decoding(known)
+    fields = base.model_dump() | {name: value for name, value in changes.items() if value is not None}
+    if base.source == "votes" and reach:
+        fields["reach"] = reach
+    if base.source == "peaks" and fields["foreground_threshold"] is not None:
+        raise InputError(
+            "foreground threshold",
+            expected="none: it says which voxels vote, and these points are peaks",
+            received=str(fields["foreground_threshold"]),
+            remedy="leave it out, or take points from votes (--source votes)",
+        )
+    scenario.check_source(base.source)
+    return PointDecoding(**fields)
 
 
 def diameter_voxels(nucleus_um: float, scale_um: tuple[float, float, float] | None) -> int:

@@ -95,7 +95,7 @@ class Predict(Task):
             shards=block,
             chunks=chunk_shape(block),
         )
-        write_origin(str(path), Origin(model.scenario, model.decoding, model.record.nucleus_um))
+        write_origin(str(path), Origin(model.scenario, model.decoding, model.record.nucleus_um, model.points))
 
     def start_worker(self) -> None:
         """Open the volume and load the network, once."""

@@ -1,49 +1,32 @@
-"""The whole way, from a volume and a trained network to instances and their table; and segmentation alone."""
+"""The whole way, from a volume and a trained network to instances (or points) and their table; single steps."""
 
 import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from nucseg.blockwise.decoding import choose_decoding, diameter_voxels, read_origin, settled_scenario
+from nucseg.blockwise.decoding import (
+    choose_decoding,
+    choose_points,
+    diameter_voxels,
+    read_origin,
+    settled_scenario,
+)
+from nucseg.blockwise.detect import Detect
+from nucseg.blockwise.detect_instances import DetectInstances
 from nucseg.blockwise.grid import Shape
 from nucseg.blockwise.labels import label_bytes
 from nucseg.blockwise.launch import Launcher, Local
 from nucseg.blockwise.measure import Measure
 from nucseg.blockwise.predict import Predict
+from nucseg.blockwise.result import RunResult, result_of
 from nucseg.blockwise.segment import HALO, Segment
+from nucseg.blockwise.source import check_segmented
+from nucseg.blockwise.task import Task
+from nucseg.errors import InputError
 from nucseg.heads.scenario import Decoding, Scenario
 from nucseg.volume import open_volume
 
 Log = Callable[[str], None]
-
-
-class RunResult(BaseModel):
-    """What a run made. Counts of blocks are over all of its steps."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    nuclei: int
-    """Instances in the volume."""
-    blocks: int
-    skipped: int
-    """Blocks that an earlier run had done."""
-    failed: int
-    """Always 0: a run with failed blocks raises `BlocksFailed`."""
-    digest: str
-    """Of the values of all labels; the same for every block shape and number of workers."""
-    mvox_per_s: float
-    """Million voxels of the volume a second, over all steps, not counting what was skipped."""
-    peak_memory_bytes: int
-    """Of the largest worker."""
-    seconds: float
-    steps: dict[str, dict[str, Any]]
-    """What each step returned."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return self.model_dump(mode="json")
 
 
 def run(
@@ -63,6 +46,8 @@ def run(
 ) -> RunResult:
     """Predict, segment and measure a volume; the same call again goes on where it stopped.
 
+    With a model that has no main head (gauss) the volume is predicted and points are found: `tables/points`.
+
     Args:
         volume: The raw image.
         out: Output folder: `prediction`, `labels/nuclei`, `tables/nuclei.csv` and `.parquet` in a zarr group.
@@ -80,7 +65,8 @@ def run(
             `foreground_threshold`, `reach` (voxels), `dilate`, `min_size`.
 
     Raises:
-        InputError: Input that does not fit, or an OUT of something else.
+        InputError: Input that does not fit, such as a field of `Decoding` for a model that finds points; or an OUT
+            of something else.
         BlocksFailed: Blocks are not done; the others are, and stay so.
     """
     started = time.perf_counter()
@@ -91,20 +77,31 @@ def run(
     )
     trained = predict.trained()
     scale = open_volume(volume, channel=channel).scale_um
-    selected = trained.decoding
-    reach = _reach(scale, nucleus_um, trained.record.nucleus_um, selected, decoding.get("seeds"))
-    chosen = choose_decoding(trained.scenario, selected, **{"reach": reach, **decoding})
-    halo = reach if nucleus_um and reach else HALO
-    segment = Segment(out=out, decoding=chosen, block=block, halo=halo, max_halo=max_halo)
-    measure = Measure(volume=volume, out=out, channel=channel)
+    record = trained.record
+    tasks: tuple[Task, ...]
+    if trained.scenario.can_segment:
+        selected = trained.decoding
+        reach = _reach(scale, nucleus_um, record.nucleus_um, selected, decoding.get("seeds"))
+        chosen = choose_decoding(trained.scenario, selected, **{"reach": reach, **decoding})
+        halo = reach if nucleus_um and reach else HALO
+        segment = Segment(out=out, decoding=chosen, block=block, halo=halo, max_halo=max_halo)
+        tasks = (segment, Measure(volume=volume, out=out, channel=channel))
+        need = segment.memory_for
+    else:
+        _refuse_decoding(trained.scenario, decoding)
+        points = choose_points(
+            trained.scenario, trained.points, **_diameters(scale, nucleus_um, record.nucleus_um)
+        )
+        detect = Detect(out=out, decoding=points, block=block)
+        tasks, need = (detect,), detect.memory_for
     predict = predict.prepared(overwrite=overwrite)
     if log:
-        log(_forecast(predict, segment, launcher.workers))
+        log(_forecast(predict, need, launcher.workers))
 
-    steps = {task.name: task.blockwise(launcher, **options) for task in (predict, segment, measure)}
+    steps = {task.name: task.blockwise(launcher, **options) for task in (predict, *tasks)}
     if log and (lost := steps["predict"]["nonfinite"]):
         log(f"predict: {lost} raw voxels are no number and were taken as 0")
-    return _result(steps, time.perf_counter() - started)
+    return result_of(steps, time.perf_counter() - started)
 
 
 def segment(
@@ -159,7 +156,74 @@ def segment(
         whole=whole,
     )
     steps = {task.name: task.blockwise(launcher, overwrite=overwrite, log=log)}
-    return _result(steps, time.perf_counter() - started)
+    return result_of(steps, time.perf_counter() - started)
+
+
+def detect(
+    prediction: str,
+    out: str,
+    *,
+    head: str | None = None,
+    source: Literal["peaks", "votes", "instances"] | None = None,
+    threshold: float | None = None,
+    distance: int | None = None,
+    foreground_threshold: float | None = None,
+    nucleus_um: float | None = None,
+    block: Shape | None = None,
+    launcher: Launcher | None = None,
+    overwrite: bool = False,
+    log: Log | None = None,
+) -> RunResult:
+    """Find one point a nucleus in a prediction, ours or made elsewhere: OUT/tables/points.csv and .parquet.
+
+    Args:
+        prediction: (c, z, y, x), values after the activation.
+        out: Output folder.
+        head: Name of the scenario that the channels follow; None: what the prediction says.
+        source: `peaks` of a head such as gauss, `votes` of center vectors, or `instances`: the centres of mass of
+            OUT/labels/nuclei, which a segmentation of this prediction made. None: as selected for the model, else
+            instances where there is a main head, else peaks.
+        threshold: Points score more than that: height of the peak, or votes per voxel.
+        distance: Half the window of the non-maximum suppression, voxels.
+        foreground_threshold: Which voxels vote.
+        nucleus_um: Largest diameter of a nucleus: how far votes reach. None: what was measured in the training data.
+        block: Voxels z, y, x of a block.
+        launcher: Where workers run; None is one worker on this machine.
+        overwrite: Start afresh.
+        log: Takes lines about what goes on.
+
+    Raises:
+        InputError: Input that does not fit, or an OUT of something else.
+        BlocksFailed: Blocks are not done; the others are, and stay so.
+    """
+    started = time.perf_counter()
+    volume, origin = open_volume(prediction), read_origin(prediction)
+    scenario = settled_scenario(prediction, Scenario.named(head) if head else None, origin)
+    if source is None and origin.points is None and scenario.can_segment:
+        source = "instances"
+    changes: dict[str, Any] = {
+        "threshold": threshold,
+        "distance": distance,
+        "foreground_threshold": foreground_threshold,
+    }
+    task: Detect | DetectInstances
+    if source == "instances":
+        given = {name: value for name, value in changes.items() if value is not None}
+        if given:
+            raise InputError(
+                ", ".join(given),
+                expected="none: these points are centres of instances, which `nucseg segment` made",
+                received=", ".join(map(str, given.values())),
+                remedy="leave them out, or name another source (--source votes)",
+            )
+        check_segmented(out, prediction)
+        task = DetectInstances(out=out, block=block)
+    else:
+        diameters = _diameters(volume.scale_um, nucleus_um, origin.nucleus_um)
+        decoding = choose_points(scenario, origin.points, source=source, **diameters, **changes)
+        task = Detect(prediction=prediction, out=out, scenario=scenario, decoding=decoding, block=block)
+    steps = {task.name: task.blockwise(launcher, overwrite=overwrite, log=log)}
+    return result_of(steps, time.perf_counter() - started)
 
 
 def _reach(
@@ -177,29 +241,35 @@ def _reach(
     return None
 
 
-def _forecast(predict: Predict, segment: Segment, workers: int) -> str:
+def _diameters(
+    scale_um: tuple[float, float, float] | None, nucleus_um: float | None, trained_um: float | None
+) -> dict[str, Any]:
+    """Largest diameter in voxels: as the user says, and as measured in the training data, if known."""
+    return {
+        "reach": None if nucleus_um is None else diameter_voxels(nucleus_um, scale_um),
+        "known_reach": diameter_voxels(trained_um, scale_um) if trained_um and scale_um else None,
+    }
+
+
+def _refuse_decoding(scenario: Scenario, decoding: dict[str, Any]) -> None:
+    given = [name for name, value in decoding.items() if value is not None]
+    if given:
+        raise InputError(
+            ", ".join(given),
+            expected=f"no settings of instances: a model of {scenario.name} finds points",
+            received=", ".join(str(decoding[name]) for name in given),
+            remedy="leave them out; `nucseg detect` on its prediction takes settings of points",
+        )
+
+
+def _forecast(predict: Predict, need: Callable[[Scenario, Shape], tuple[int, int]], workers: int) -> str:
     """What the run will take, before it begins."""
     scenario, shape = predict.trained().scenario, predict.grid().volume
-    memory = max(predict.expected_memory()[0], segment.memory_for(scenario, shape)[0]) / 2**30
-    disk = (predict.expected_output() + label_bytes(shape)) / 2**30
+    memory = max(predict.expected_memory()[0], need(scenario, shape)[0]) / 2**30
+    labels = label_bytes(shape) if scenario.can_segment else 0
+    disk = (predict.expected_output() + labels) / 2**30
     total = f" ({memory * workers:.2g} GiB for {workers} workers)" if workers > 1 else ""
     return (
         f"a volume of {' x '.join(map(str, shape))} voxels: expects {memory:.2g} GiB of memory a worker{total} "
         f"and at most {disk:.2g} GiB on disk, before compression"
-    )
-
-
-def _result(steps: dict[str, dict[str, Any]], seconds: float) -> RunResult:
-    last = list(steps.values())[-1]
-    megavoxels = [step["mvox_per_s"] * step["seconds"] for step in steps.values()]
-    return RunResult(
-        nuclei=last["nuclei"],
-        blocks=sum(step["blocks"] for step in steps.values()),
-        skipped=sum(step["skipped"] for step in steps.values()),
-        failed=0,
-        digest=steps["segment"]["digest"],
-        mvox_per_s=sum(megavoxels) / len(megavoxels) / seconds,
-        peak_memory_bytes=max(step["peak_memory_bytes"] for step in steps.values()),
-        seconds=seconds,
-        steps=steps,
     )

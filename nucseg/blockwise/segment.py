@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, PrivateAttr, field_validator
 
-from nucseg.blockwise.decoding import read_origin, settled_scenario
 from nucseg.blockwise.grid import Block, Box, Grid, Shape, chunk_shape, clipped, default_block
 from nucseg.blockwise.labels import label_bytes, label_dtype
 from nucseg.blockwise.records import Records, identity
 from nucseg.blockwise.sift import UNSIFTED, Sift
+from nucseg.blockwise.source import checked_scenario, settled_prediction
 from nucseg.blockwise.task import BlockRefused, Task
 from nucseg.errors import InputError
 from nucseg.heads.scenario import Decoding, Scenario
@@ -75,27 +75,9 @@ class Segment(Task):
         Raises:
             InputError: No prediction, an incomplete one, or one that the scenario does not fit.
         """
-        path = self.prediction and str(Path(self.prediction).resolve())
-        own = path == str(Path(self.out) / "prediction")
-        task = self.model_copy(update={"prediction": None if own else path})
-        made = Records(Path(task.source).parent, "predict")
-        if Path(task.source).name == "prediction" and made.head() is not None and not made.complete():
-            raise InputError(
-                task.source,
-                expected="a complete prediction",
-                received="one with blocks missing",
-                remedy="run `nucseg predict` again, which goes on where it stopped",
-            )
+        task = self.model_copy(update={"prediction": settled_prediction(self.out, self.prediction)})
         volume = open_volume(task.source)
-        origin = read_origin(task.source)
-        scenario = settled_scenario(task.source, task.scenario, origin)
-        if max(1, volume.channels) != scenario.channels:
-            raise InputError(
-                task.source,
-                expected=f"{scenario.channels} channels (c, z, y, x), as {scenario.name} has",
-                received=f"{max(1, volume.channels)}",
-                remedy="name the scenario that the prediction was made with",
-            )
+        scenario, origin = checked_scenario(volume, task.source, task.scenario)
         decoding = task.decoding or origin.decoding or scenario.default_decoding()
         scenario.decode(np.zeros((scenario.channels, 1, 1, 1), np.float32), decoding)  # or they do not fit
         if task.max_halo < _rim(decoding):

@@ -20,6 +20,7 @@ VERBS = {
     "run": ("blocks", "The whole way on one volume: predict, segment, measure."),
     "predict": ("blocks", "Predict a volume block by block."),
     "segment": ("blocks", "Segment a prediction block by block."),
+    "detect": ("points", "Find one point a nucleus in a prediction, block by block."),
     "measure": ("blocks", "Write one row a nucleus: place, size, intensity."),
     "worker": ("blocks", "Run a job file; what a cluster node starts."),
     "evaluate": ("results", "Score labels or points against ground truth."),

@@ -34,7 +34,8 @@ def evaluate_paths(
 
     Args:
         predicted_path: Labels (the output of `nucseg run`, a label image, a TIFF, ...), or a `.csv` or
-            `.parquet` table with columns z, y, x in voxels. A table gives `detection_ap` only.
+            `.parquet` table with columns z, y, x in voxels, or a folder without such labels that has
+            `tables/points` (the output of `nucseg detect`). A table gives `detection_ap` only.
         truth_path: Labels.
         min_size: Objects of fewer voxels are left out, see `nucseg.match`.
         thresholds: IoU thresholds.
@@ -45,8 +46,9 @@ def evaluate_paths(
         InputError: If a file is missing or holds no labels, or the shapes differ.
     """
     truth = open_labels(truth_path, name)
-    if Path(predicted_path).suffix.lower() in _TABLES:
-        return evaluate_points(read_points(predicted_path), truth, min_size, progress)
+    table = _table_of(Path(predicted_path), name)
+    if table is not None:
+        return evaluate_points(read_points(table), truth, min_size, progress)
     return evaluate_volumes(open_labels(predicted_path, name), truth, min_size, thresholds, progress)
 
 
@@ -117,3 +119,13 @@ def evaluate_points(
         info={"min_size": int(min_size)},
         objects=Objects(true_ids, np.zeros(len(true_ids)), np.zeros(len(true_ids), np.uint64), none, {}),
     )
+
+
+def _table_of(predicted: Path, name: str) -> Path | None:
+    """The table of points that a path stands for; None where it stands for labels."""
+    if predicted.suffix.lower() in _TABLES:
+        return predicted
+    if (predicted / "labels" / name).exists():
+        return None
+    tables = (predicted / "tables" / f"points{suffix}" for suffix in (".parquet", ".csv"))
+    return next((table for table in tables if table.is_file()), None)

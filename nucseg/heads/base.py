@@ -40,7 +40,8 @@ class Head(BaseModel):
     """One output of the network.
 
     Subclasses set `kind` implicitly by where they are defined, give `channels` and `target_channels`, and
-    write `target` and `loss`. A main head (`is_main`) also decodes: `surface`, `seeds`, `foreground`.
+    write `target` and `loss`. A main head (`is_main`) also decodes: `surface`, `seeds`, `foreground`. A head that
+    `detects` gives a map whose maxima are nuclei, `peaks`, and a `foreground` for votes.
 
     Attributes:
         loss_weight: Factor of this head's loss in the sum over the heads of a scenario.
@@ -56,6 +57,9 @@ class Head(BaseModel):
     needs_extent: ClassVar[bool] = True
     """Whether the target needs to know how far each nucleus extends. Where only points are annotated, such a head
     is not trained; others see a small ball around each point as the label."""
+
+    detects: ClassVar[bool] = False
+    """Whether the head decodes to points, one a nucleus, without instances."""
 
     loss_weight: float = 1.0
 
@@ -169,6 +173,30 @@ class Head(BaseModel):
     def foreground(self, prediction: np.ndarray, threshold: float) -> np.ndarray:
         """Where nuclei may grow, bool (z, y, x)."""
         raise self._no_instances()
+
+    @property
+    def peak_thresholds(self) -> tuple[float, ...]:
+        """Heights of `peaks` to choose from on validation data."""
+        raise self._no_points()
+
+    @property
+    def default_peak_threshold(self) -> float:
+        """Height of `peaks` when nothing was selected."""
+        raise self._no_points()
+
+    def peaks(self, prediction: np.ndarray) -> np.ndarray:
+        """Map of a prediction (channels, z, y, x) whose maxima are nuclei: float32 (z, y, x), voxel by voxel."""
+        raise self._no_points()
+
+    def _no_points(self) -> NucsegError:
+        if self.detects:
+            return NucsegError(f"{type(self).__name__} says that it `detects` but not how")
+        return InputError(
+            f"head {self.name}",
+            expected="a head that decodes to points",
+            received="one that does not",
+            remedy="take a head such as gauss, or the centres of instances",
+        )
 
     def _no_instances(self) -> NucsegError:
         if self.is_main:

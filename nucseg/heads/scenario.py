@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import numpy as np
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     SerializeAsAny,
@@ -22,18 +21,19 @@ from nucseg.errors import InputError
 from nucseg.heads.base import Head, head_class
 from nucseg.heads.center_vectors import CenterVectors
 from nucseg.heads.decoding import Decoding
+from nucseg.heads.points import PointDecoder, PointDecoding
 
-__all__ = ["Decoding", "Scenario", "scenario_names"]
+__all__ = ["Decoding", "PointDecoding", "Scenario", "scenario_names"]
 
 
-class Scenario(BaseModel):
+class Scenario(PointDecoder):
     """The heads of one network, in the order of its output channels.
 
     >>> Scenario.named("three_label_cpv").channels
     6
 
     Attributes:
-        heads: At least one head; names are unique; at most one main head.
+        heads: At least one head; names are unique; at most one main head, and at most one that detects.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +57,8 @@ class Scenario(BaseModel):
             raise ValueError(f"two heads of one name: {', '.join(names)}")
         if sum(head.is_main for head in self.heads) > 1:
             raise ValueError(f"more than one main head: {', '.join(names)}")
+        if sum(head.detects for head in self.heads) > 1:
+            raise ValueError(f"more than one head that detects: {', '.join(names)}")
         return self
 
     @classmethod
@@ -91,6 +93,11 @@ class Scenario(BaseModel):
         return _slices({head.name: head.channels for head in self.heads})
 
     @property
+    def can_segment(self) -> bool:
+        """Whether there is a main head."""
+        return any(head.is_main for head in self.heads)
+
+    @property
     def main(self) -> Head:
         """The head that decodes to instances.
 
@@ -104,7 +111,7 @@ class Scenario(BaseModel):
             f"scenario {self.name}",
             expected="a head that decodes to instances",
             received="none",
-            remedy="add a main head such as three_label",
+            remedy="add a main head such as three_label, or look for points (nucseg detect)",
         )
 
     @property

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from nucseg.errors import InputError
-from nucseg.heads.scenario import Decoding, Scenario
+from nucseg.heads.scenario import Decoding, PointDecoding, Scenario
 from nucseg.network.backend import jit_compile, share_gpu, use_threads
 from nucseg.network.checkpoint import Checkpoint, find_checkpoint, load_weights
 from nucseg.network.record import RunRecord
@@ -35,6 +35,7 @@ class TrainedModel:
         record: What `run.json` says.
         checkpoint: The checkpoint whose weights are used.
         decoding: The decoding chosen on validation volumes for this checkpoint; None if none was chosen.
+        points: The same of points; None if none was chosen.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class TrainedModel:
         checkpoint: Checkpoint,
         decoding: Decoding | None = None,
         threads: int | None = None,
+        points: PointDecoding | None = None,
     ) -> None:
         self.run = run
         self.record = record
         self.checkpoint = checkpoint
         self.decoding = decoding
+        self.points = points
         self.threads = threads
         self._keras: keras.Model | None = None
 
@@ -70,10 +73,10 @@ class TrainedModel:
         run = Path(run_folder)
         record = RunRecord.read(run)
         selected = _read_selected(run)
-        decoding = None
+        decoding = points = None
         if selected is not None and checkpoint in (None, selected[0]):
-            checkpoint, decoding = selected
-        return cls(run, record, find_checkpoint(run, checkpoint), decoding, threads)
+            checkpoint, decoding, points = selected
+        return cls(run, record, find_checkpoint(run, checkpoint), decoding, threads, points)
 
     @property
     def scenario(self) -> Scenario:
@@ -191,15 +194,19 @@ def channels_first(output: np.ndarray, shape: Sequence[int] | Shape) -> np.ndarr
     return np.ascontiguousarray(np.moveaxis(np.asarray(output)[crops], -1, 0), dtype=np.float32)
 
 
-def _read_selected(run: Path) -> tuple[int, Decoding | None] | None:
+def _read_selected(run: Path) -> tuple[int, Decoding | None, PointDecoding | None] | None:
     path = run / "selected.json"
     if not path.is_file():
         return None
     selected = json.loads(path.read_text(encoding="utf-8"))
     try:
-        checkpoint, decoding = int(selected["checkpoint"]), selected["decoding"]
-        return checkpoint, None if decoding is None else Decoding.model_validate(decoding)
-    except (KeyError, TypeError, ValueError) as error:
+        decoding, points = selected["decoding"], selected.get("points")
+        return (
+            int(selected["checkpoint"]),
+            None if decoding is None else Decoding.model_validate(decoding),
+            None if points is None else PointDecoding.model_validate(points),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             str(path),
             expected="a checkpoint and a decoding",

@@ -24,6 +24,7 @@ _STEPS = {
     "segment": "Segmentation",
     "sift": "Smallest size",
     "measure": "Measurement",
+    "detect": "Detection",
 }
 
 
@@ -107,7 +108,8 @@ def _report_output(base: Path) -> Path:
     heads = {step: head for step in _STEPS if (head := Records(base, step).head())}
     table = _table(base)
     images, parts = [], []
-    if (base / "labels" / "nuclei").is_dir():
+    labelled = (base / "labels" / "nuclei").is_dir()
+    if labelled:
         image = _shown_image(base, heads)
         if image:
             images.append(image)
@@ -123,6 +125,8 @@ def _report_output(base: Path) -> Path:
         summary["nuclei"] = len(images[0].predicted_centers.ids)
     elif table is not None:
         summary["nuclei"] = len(table["id"])
+    elif (points := base / "tables" / "points.parquet").is_file():
+        summary["nuclei"] = len(read_table(points)["id"])
     if table is not None and len(table["id"]):
         summary |= _measured(table)
     for step, head in heads.items():
@@ -131,7 +135,7 @@ def _report_output(base: Path) -> Path:
     parts += [_step_section(base, step, head) for step, head in heads.items()]
     return write_report(
         base / PAGE,
-        title=f"Segmentation {base.resolve().name}",
+        title=f"{'Segmentation' if labelled or table is not None else 'Detection'} {base.resolve().name}",
         summary=summary,
         images=images,
         sections=parts,

@@ -44,6 +44,8 @@ def check_head(head: Head) -> None:
     prediction = _check_activation(head)
     if head.is_main:
         _check_decoding(head, prediction)
+    if head.detects:
+        _check_detection(head, prediction)
 
 
 def _require(holds: Any, head: Head, promise: str, found: Any) -> None:
@@ -57,13 +59,16 @@ def _check_fields(head: Head) -> None:
         value = getattr(head, field)
         _require(isinstance(value, int) and value >= 1, head, f"{field} is at least 1", value)
     _require(head.loss_weight > 0, head, "loss_weight is positive", head.loss_weight)
+    kinds = {"foreground"} if head.is_main or head.detects else set()
+    kinds |= {"seed"} if head.is_main else set()
+    kinds |= {"peak"} if head.detects else set()
+    for kind in sorted(kinds):
+        grid = getattr(head, f"{kind}_thresholds")
+        _require(len(grid) > 0 and list(grid) == sorted(grid), head, f"{kind}_thresholds ascend", grid)
+        default = getattr(head, f"default_{kind}_threshold")
+        inside = grid[0] <= default <= grid[-1]
+        _require(inside, head, f"default_{kind}_threshold lies within the grid", default)
     if head.is_main:
-        for kind in ("seed", "foreground"):
-            grid = getattr(head, f"{kind}_thresholds")
-            _require(len(grid) > 0 and list(grid) == sorted(grid), head, f"{kind}_thresholds ascend", grid)
-            default = getattr(head, f"default_{kind}_threshold")
-            inside = grid[0] <= default <= grid[-1]
-            _require(inside, head, f"default_{kind}_threshold lies within the grid", default)
         dilations = head.dilations
         _require(min(dilations) >= 0, head, "dilations are 0 or more voxels", dilations)
         _require(head.default_dilate in dilations, head, "default_dilate is one of dilations", dilations)
@@ -208,3 +213,17 @@ def _check_decoding(head: Head, prediction: np.ndarray) -> None:
         same = np.array_equal(array[2:5, 3:7, 1:9], cropped)
         _require(same, head, f"{name} is voxel by voxel, so that blocks agree", "differences")
     _require(np.isfinite(whole[0]).all(), head, "surface is finite", "other values")
+
+
+def _check_detection(head: Head, prediction: np.ndarray) -> None:
+    threshold = head.default_foreground_threshold
+    whole = (head.peaks(prediction), head.foreground(prediction, threshold))
+    part = prediction[:, 2:5, 3:7, 1:9]
+    parts = (head.peaks(part), head.foreground(part, threshold))
+    for name, dtype, array, cropped in zip(
+        ("peaks", "foreground"), (np.float32, np.bool_), whole, parts, strict=True
+    ):
+        _require(array.shape == _PATCH, head, f"{name} has shape (z, y, x)", array.shape)
+        _require(array.dtype == dtype, head, f"{name} is {np.dtype(dtype)}", array.dtype)
+        same = np.array_equal(array[2:5, 3:7, 1:9], cropped)
+        _require(same, head, f"{name} is voxel by voxel, so that blocks agree", "differences")

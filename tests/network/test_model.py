@@ -8,7 +8,7 @@ import pytest
 from training_runs import SCENARIO
 
 from nucseg.errors import InputError
-from nucseg.heads.scenario import Decoding
+from nucseg.heads.scenario import Decoding, PointDecoding
 from nucseg.network.checkpoint import find_checkpoint
 from nucseg.network.model import TrainedModel
 from nucseg.network.unet import unet
@@ -65,6 +65,12 @@ def test_the_selected_checkpoint_is_taken_unless_another_is_asked_for(straight, 
     assert TrainedModel.load(run).checkpoint.iteration == 3
     assert TrainedModel.load(run).decoding == decoding
     assert TrainedModel.load(run, 6).decoding is None
+    assert TrainedModel.load(run).points is None
+    points = PointDecoding(threshold=0.2, distance=3)
+    selected |= {"decoding": None, "points": points.model_dump()}
+    (run / "selected.json").write_text(json.dumps(selected))
+    assert (TrainedModel.load(run).decoding, TrainedModel.load(run).points) == (None, points)
+    assert TrainedModel.load(run, 6).points is None
     (run / "selected.json").write_text("{}")
     with pytest.raises(InputError, match="a checkpoint and a decoding"):
         TrainedModel.load(run)

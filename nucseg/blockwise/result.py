@@ -1,0 +1,55 @@
+"""`RunResult`: what a run over several steps made."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class RunResult(BaseModel):
+    """What a run made. Counts of blocks are over all of its steps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    nuclei: int
+    """Instances, or points, in the volume."""
+    blocks: int
+    skipped: int
+    """Blocks that an earlier run had done."""
+    failed: int
+    """Always 0: a run with failed blocks raises `BlocksFailed`."""
+    digest: str
+    """Of the values of all labels, or of all points; the same for every block shape and number of workers."""
+    mvox_per_s: float
+    """Million voxels of the volume a second, over all steps, not counting what was skipped."""
+    peak_memory_bytes: int
+    """Of the largest worker."""
+    seconds: float
+    steps: dict[str, dict[str, Any]]
+    """What each step returned."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return self.model_dump(mode="json")
+
+
+def result_of(steps: dict[str, dict[str, Any]], seconds: float) -> RunResult:
+    """The result of a run.
+
+    Args:
+        steps: What each task's `blockwise` returned, by the task's name, in order. The digest is that of the
+            segmentation, if there is one, else of the last step.
+        seconds: Of the whole run.
+    """
+    last = list(steps.values())[-1]
+    megavoxels = [step["mvox_per_s"] * step["seconds"] for step in steps.values()]
+    return RunResult(
+        nuclei=last["nuclei"],
+        blocks=sum(step["blocks"] for step in steps.values()),
+        skipped=sum(step["skipped"] for step in steps.values()),
+        failed=0,
+        digest=(steps.get("segment") or last)["digest"],
+        mvox_per_s=sum(megavoxels) / len(megavoxels) / seconds,
+        peak_memory_bytes=max(step["peak_memory_bytes"] for step in steps.values()),
+        seconds=seconds,
+        steps=steps,
+    )
