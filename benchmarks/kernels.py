@@ -10,8 +10,8 @@ from benchmarks.volumes import crowded
 from nucseg.evaluate.overlap import contingency
 from nucseg.heads.affinities import affinities
 from nucseg.heads.base import Centers
-from nucseg.heads.signed_distance import SignedDistance
 from nucseg.heads.gaussian_centers import gaussian_blobs
+from nucseg.heads.signed_distance import SignedDistance
 from nucseg.instances.centroids import center_vectors, centroids
 from nucseg.instances.detection import local_maxima
 from nucseg.instances.votes import vote_map

@@ -13,12 +13,14 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from nucseg.errors import InputError
+from nucseg.evaluate.detect import points_of_all
 from nucseg.evaluate.grid import score_decodings
+from nucseg.evaluate.matching import detection
 from nucseg.evaluate.scores import Scores
 from nucseg.evaluate.select import GOALS, Goal
 from nucseg.evaluate.truth import Truth
 from nucseg.heads.center_vectors import vote_threshold_grid
-from nucseg.heads.scenario import Decoding, Scenario
+from nucseg.heads.scenario import Decoding, PointDecoding, Scenario
 
 
 class Way(ABC):
@@ -134,7 +136,59 @@ class Instances(Way):
         return score_decodings(prediction, truth, scenario, candidates, **options)
 
 
-WAYS: tuple[Way, ...] = (Instances(),)
+class Points(Way):
+    """Maxima of a map of scores, without instances: what a head such as gauss, or votes, decode to."""
+
+    name = "points"
+    model = PointDecoding
+    goals: ClassVar[frozenset[Goal]] = frozenset({"detection"})
+
+    def candidates(self, scenario: Scenario, reach: int) -> list[PointDecoding]:
+        """The scenario's own grid; only of scenarios that make no instances, whose centres are points as well."""
+        return [] if scenario.can_segment else scenario.point_decodings(reach)
+
+    def product(
+        self, choices: dict[str, list[Any]], scenario: Scenario, reach: int, source: str
+    ) -> list[PointDecoding]:
+        """Every combination of the grid's own values and those that are given."""
+        check_fields(PointDecoding, choices, source)
+        varied = [d.model_dump() for d in scenario.point_decodings(reach)]
+        found = [
+            decoding
+            for fields in varied
+            for decoding in combinations(PointDecoding, {k: [v] for k, v in fields.items()} | choices, source)
+        ]
+        return list(dict.fromkeys(found))
+
+    def seeds(self, candidate: PointDecoding) -> str:
+        """`main` for peaks of the head's own map, or `votes`."""
+        return "votes" if candidate.source == "votes" else "main"
+
+    def scores(
+        self,
+        prediction: np.ndarray,
+        truth: Truth,
+        scenario: Scenario,
+        candidates: Sequence[PointDecoding],
+        *,
+        min_size: int = 0,
+        threads: int = 1,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Scores]:
+        """Detection AP; no AP at IoU thresholds."""
+        found = []
+        for done, points in enumerate(points_of_all(prediction, scenario, candidates), start=1):
+            counts = detection(points, truth.labels, min_size)
+            n_true = counts.tp + counts.fn
+            found.append(
+                Scores({}, {}, {}, {}, n_true, counts.tp + counts.fp, counts, {"min_size": min_size})
+            )
+            if progress:
+                progress(done)
+        return found
+
+
+WAYS: tuple[Way, ...] = (Instances(), Points())
 """The ways that a selection tries unless it is given others."""
 
 

@@ -122,7 +122,7 @@ def _selected(cell: Cell, volumes: Volumes, run: Path, log: Log) -> list[Choice]
         channel=cell.dataset.channel,
         newest=cell.config.checkpoints,
         min_size=cell.config.min_size,
-        folder=cell.folder / "validation",
+        threads=cell.config.threads,
         log=log,
     )
     write_json(path, {"choices": [choice.to_json() for choice in choices]})

@@ -1,7 +1,6 @@
 """Selection on validation volumes and scoring of test volumes: the one place that knows how both are done."""
 
 from collections.abc import Callable, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -9,19 +8,19 @@ import numpy as np
 
 from nucseg.blockwise.launch import Local
 from nucseg.blockwise.predict import Predict
-from nucseg.evaluate.matching import match
+from nucseg.evaluate.detect import points
+from nucseg.evaluate.matching import detection, match
 from nucseg.evaluate.scores import Scores
-from nucseg.evaluate.select import instances, select
-from nucseg.heads.decoding import Decoding
-from nucseg.heads.scenario import Scenario
+from nucseg.evaluate.select import instances
+from nucseg.heads.scenario import Decoding, PointDecoding, Scenario
 from nucseg.network.checkpoint import list_checkpoints
+from nucseg.network.record import RunRecord
+from nucseg.selection import select_run
 from nucseg.training.config import LabelledVolume
 from nucseg.volume import open_labels, open_volume
 
 Goal = Literal["segmentation", "detection"]
 GOALS: tuple[Goal, ...] = ("segmentation", "detection")
-
-_ROW = ("ap", "av_ap", "detection_ap", "n_true", "n_predicted", "score")
 
 
 class Choice(NamedTuple):
@@ -31,14 +30,14 @@ class Choice(NamedTuple):
         goal: "segmentation" or "detection".
         seeds: "main" or "votes".
         checkpoint: Iteration.
-        decoding: How to decode.
+        decoding: How to decode, to instances or to points.
         validation: Scores on the validation volumes: `ap`, `av_ap`, `detection_ap`.
     """
 
     goal: str
     seeds: str
     checkpoint: int
-    decoding: Decoding
+    decoding: Decoding | PointDecoding
     validation: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
@@ -48,7 +47,8 @@ class Choice(NamedTuple):
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Choice":
         """What `to_json` wrote."""
-        return cls(**{**value, "decoding": Decoding.model_validate(value["decoding"])})
+        kind = PointDecoding if "distance" in value["decoding"] else Decoding
+        return cls(**{**value, "decoding": kind.model_validate(value["decoding"])})
 
 
 def choose(
@@ -59,10 +59,10 @@ def choose(
     channel: int | None,
     newest: int,
     min_size: int,
-    folder: Path,
+    threads: int | None,
     log: Callable[[str], None],
 ) -> list[Choice]:
-    """The best checkpoint and decoding for both goals and each kind of seeds.
+    """The best checkpoint and decoding for both goals, as far as the scenario has them, and each kind of seeds.
 
     Args:
         run: The training's folder.
@@ -71,27 +71,34 @@ def choose(
         channel: Of the volumes; None: all.
         newest: Among how many of the newest checkpoints.
         min_size: Objects of fewer voxels are left out of the scores.
-        folder: For predictions.
+        threads: For the watershed; None: all cores.
         log: Takes lines.
     """
-    truths = [read_truth(volume, labels) for volume in validation]
-    best: dict[tuple[str, str], tuple[tuple[float, float], Choice]] = {}
-    for checkpoint in list_checkpoints(run)[-newest:]:
-        log(f"selecting at iteration {checkpoint.iteration}")
-        predicted = [
-            predict(run, checkpoint.iteration, volume, channel, folder / f"{checkpoint.iteration}_{number}")
-            for number, volume in enumerate(validation)
-        ]
-        selection = select(list(zip(predicted, truths, strict=True)), scenario_of(run), min_size=min_size)
-        for row, goal in product(selection.table, GOALS):
-            decoding = Decoding(**{k: v for k, v in row.items() if k in Decoding.model_fields})
-            validated = {k: v for k, v in row.items() if k in _ROW}
-            choice = Choice(goal, decoding.seeds, checkpoint.iteration, decoding, validated)
-            rank = _rank(row, goal)
-            key = (goal, decoding.seeds)
-            if key not in best or rank > best[key][0]:
-                best[key] = rank, choice
-    return [best[key][1] for key in sorted(best, key=lambda key: (GOALS.index(key[0]), key[1]))]
+    goals = GOALS if scenario_of(run).can_segment else ("detection",)
+    selection = select_run(
+        run,
+        [(volume.raw, volume.labels) if volume.labels else volume.raw for volume in validation],
+        goals,
+        checkpoints=[checkpoint.iteration for checkpoint in list_checkpoints(run)[-newest:]],
+        min_size=min_size,
+        labels=labels,
+        channel=channel,
+        threads=threads,
+        log=log,
+    )
+    choices = []
+    for (goal, seeds), best in sorted(
+        selection.best.items(), key=lambda item: (GOALS.index(item[0][0]), item[0][1])
+    ):
+        if not isinstance(best.candidate, Decoding | PointDecoding):
+            raise TypeError(
+                f"an experiment decodes to instances or points, not by {type(best.candidate).__name__}"
+            )
+        validated = {
+            k: v for k, v in best.to_json(goal).items() if k not in ("checkpoint", "way", "parameters")
+        }
+        choices.append(Choice(goal, seeds, best.checkpoint, best.candidate, validated))
+    return choices
 
 
 def predict(run: Path, checkpoint: int, volume: LabelledVolume, channel: int | None, out: Path) -> np.ndarray:
@@ -103,25 +110,26 @@ def predict(run: Path, checkpoint: int, volume: LabelledVolume, channel: int | N
 
 
 def score(
-    prediction: np.ndarray, scenario: Scenario, decoding: Decoding, truth: np.ndarray, min_size: int
+    prediction: np.ndarray,
+    scenario: Scenario,
+    decoding: Decoding | PointDecoding,
+    truth: np.ndarray,
+    min_size: int,
 ) -> tuple[Scores, np.ndarray | None]:
     """Scores of a test volume, and its instances (None from a network that finds points only)."""
+    if isinstance(decoding, PointDecoding):
+        counts = detection(points(prediction, scenario, decoding), truth, min_size)
+        n_true, n_predicted = counts.tp + counts.fn, counts.tp + counts.fp
+        return Scores({}, {}, {}, {}, n_true, n_predicted, counts, {"min_size": min_size}), None
     labels = instances(prediction, scenario, decoding)
     return match(truth, labels, min_size=min_size), labels
 
 
 def scenario_of(run: Path) -> Scenario:
     """The trained heads, with what was measured in the training volumes."""
-    from nucseg.network.record import RunRecord
-
     return RunRecord.read(run).scenario
 
 
 def read_truth(volume: LabelledVolume, labels: str) -> np.ndarray:
     """True labels (z, y, x)."""
     return open_labels(volume.raw if volume.labels is None else volume.labels, labels).read()
-
-
-def _rank(row: dict[str, Any], goal: str) -> tuple[float, float]:
-    mean = row["av_ap"] or 0.0
-    return (row["detection_ap"], mean) if goal == "detection" else (mean, row["ap"]["0.5"])

@@ -12,7 +12,7 @@ from nucseg.errors import InputError
 from nucseg.evaluate.scores import Scores
 from nucseg.evaluate.select import GOALS, Goal, rank
 from nucseg.evaluate.ways import WAYS, Way, way_of
-from nucseg.heads.scenario import Decoding, Scenario
+from nucseg.heads.scenario import Decoding, PointDecoding, Scenario
 from nucseg.network.checkpoint import list_checkpoints
 from nucseg.network.model import TrainedModel
 from nucseg.points import write_columns
@@ -229,6 +229,9 @@ def _write_selected(selection: RunSelection, volumes: Sequence[str], min_size: i
     selected: dict[str, Any] = {
         "checkpoint": selection.checkpoint,
         "decoding": selection.decoding and selection.decoding.model_dump(mode="json"),
+        "points": selection.candidate.model_dump(mode="json")
+        if isinstance(selection.candidate, PointDecoding)
+        else None,
         **selection.to_json(),
         "volumes": list(volumes),
         "min_size": min_size,
