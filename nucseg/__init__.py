@@ -67,6 +67,8 @@ _HOME = {
     "match": "evaluate.matching",
     "evaluate_paths": "evaluate",
     "select": "evaluate.select",
+    "select_run": "selection",
+    "RunSelection": "selection",
     "write_report": "report.html",
     "report_folder": "report",
     # errors

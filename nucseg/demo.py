@@ -16,7 +16,7 @@ _SEED = 2020
 
 @dataclass(frozen=True)
 class _Size:
-    """What a demo makes: shapes in voxels, nuclei, and how long it trains."""
+    """What a demo makes: shapes in voxels, nuclei, how long it trains, among how many last checkpoints it selects."""
 
     train: tuple[int, int, int]
     train_nuclei: int
@@ -25,10 +25,11 @@ class _Size:
     test_nuclei: int
     network: str
     iterations: int
+    checkpoints: int
 
 
-_FULL = _Size((64, 88, 160), 320, 3, (64, 96, 256), 480, "small", 1500)
-_QUICK = _Size((48, 64, 96), 90, 1, (48, 64, 112), 100, "tiny", 40)
+_FULL = _Size((64, 88, 160), 320, 3, (64, 96, 256), 480, "small", 1500, 3)
+_QUICK = _Size((48, 64, 96), 90, 1, (48, 64, 112), 100, "tiny", 40, 1)
 
 _CONFIG = """# What the demo trained; `nucseg train train.toml --folder another-run` does it again.
 scenario = "three_label_cpv"
@@ -70,13 +71,14 @@ def run_demo(
         InputError: The folder holds something else than a demo.
     """
     from nucseg.blockwise.launch import Local
-    from nucseg.blockwise.predict import Predict
     from nucseg.blockwise.run import run
     from nucseg.evaluate.floor import tune_threshold_watershed
     from nucseg.evaluate.matching import match
-    from nucseg.evaluate.select import instances, select
+    from nucseg.evaluate.select import instances
+    from nucseg.network.checkpoint import list_checkpoints
     from nucseg.network.model import TrainedModel
     from nucseg.report import report_folder
+    from nucseg.selection import select_run
     from nucseg.synthetic import synthesize
     from nucseg.training import TrainConfig, train
     from nucseg.volume import open_labels, open_volume
@@ -107,21 +109,10 @@ def run_demo(
     trained = train(TrainConfig.from_toml(config), base / "run")
     say(f"trained; {1 / trained.seconds_per_iteration:.1f} iterations a second")
 
-    say("selecting thresholds and seeds on the validation worm")
-    model = TrainedModel.load(base / "run")
-    Predict(
-        volume=str(volumes / "validation.zarr"), out=str(base / "validation"), model=str(base / "run")
-    ).blockwise(Local(workers=0))
-    predicted = open_volume(base / "validation" / "prediction").read()
-    truth = open_labels(volumes / "validation.zarr").read()
-    chosen = select([(predicted, truth)], model.scenario)
-    selected: dict[str, Any] = {
-        "checkpoint": model.checkpoint.iteration,
-        "decoding": chosen.decoding.model_dump(mode="json"),
-    }
-    (base / "run" / "selected.json").write_text(
-        json.dumps({**selected, **chosen.to_json()}, indent=1), encoding="utf-8"
-    )
+    newest = [checkpoint.iteration for checkpoint in list_checkpoints(base / "run")][-size.checkpoints :]
+    say(f"selecting among {len(newest)} checkpoint(s), thresholds and seeds on the validation worm")
+    chosen = select_run(base / "run", checkpoints=newest)
+    scenario = TrainedModel.load(base / "run").scenario
 
     say("predicting, segmenting and measuring the test worm block by block, two workers")
     blocks = (size.test[0], size.test[1], size.test[2] // 2)
@@ -140,7 +131,7 @@ def run_demo(
     ours = match(truth, open_labels(base / "out").read())
     scores = {"selected, blockwise": ours}
     for seeds, name in (("main", "main seeds"), ("votes", "vote seeds")):
-        scores[name] = match(truth, instances(prediction, model.scenario, chosen.best[seeds]))
+        scores[name] = match(truth, instances(prediction, scenario, chosen.decodings[seeds]))
     scores["threshold + watershed"] = match(truth, tune_threshold_watershed(raw, truth).labels)
 
     rows = {
@@ -153,7 +144,9 @@ def run_demo(
         "summary": {
             "test volume": f"{' x '.join(map(str, size.test))} voxels, {ours.n_true} nuclei, difficulty worm",
             "training": f"{trained.iteration} iterations, {trained.seconds_per_iteration * 1e3:.0f} ms each",
-            "selected on validation": ", ".join(f"{k} {v}" for k, v in selected["decoding"].items()),
+            "selected on validation": ", ".join(
+                f"{k} {v}" for k, v in {"checkpoint": chosen.checkpoint, **dict(chosen.candidate)}.items()
+            ),
             "nuclei found": result.nuclei,
             "labels digest": result.digest,
         },

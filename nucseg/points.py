@@ -32,6 +32,12 @@ def write_table(folder: str | Path, name: str, columns: dict[str, np.ndarray]) -
     Raises:
         InputError: If there are no columns, they are not 1-D and of one length, or the folder cannot be written.
     """
+    return write_columns(Path(folder) / "tables" / name, columns)
+
+
+def write_columns(stem: str | Path, columns: dict[str, np.ndarray]) -> Path:
+    """Write the table `STEM.parquet` and `STEM.csv`, as `write_table` does in a place of its own."""
+    name, tables = Path(stem).name, Path(stem).parent
     arrays = {key: np.asarray(values) for key, values in columns.items()}
     if len({array.shape for array in arrays.values()}) != 1 or any(a.ndim != 1 for a in arrays.values()):
         raise InputError(
@@ -41,7 +47,6 @@ def write_table(folder: str | Path, name: str, columns: dict[str, np.ndarray]) -
             remedy="correct the columns",
         )
     table = pa.table(arrays)
-    tables = Path(folder) / "tables"
     parquet = tables / f"{name}.parquet"
     try:
         tables.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ VERBS = {
     "check": ("volumes", "Look for the mistakes in raw and labels that cost most."),
     "scenarios": ("models", "List the scenarios by name."),
     "train": ("models", "Train a network from a TOML."),
+    "select": ("models", "Choose a run's checkpoint and decoding on validation volumes."),
     "run": ("blocks", "The whole way on one volume: predict, segment, measure."),
     "predict": ("blocks", "Predict a volume block by block."),
     "segment": ("blocks", "Segment a prediction block by block."),

@@ -1,10 +1,10 @@
-"""Verbs about models: scenarios, train."""
+"""Verbs about models: scenarios, train, select."""
 
 from typing import Any
 
 import click
 
-from nucseg.cli.verb import log, verb
+from nucseg.cli.verb import log, progress_bar, verb
 
 
 @click.command()
@@ -36,3 +36,75 @@ def train(config: str, folder: str, iterations: int | None, resume: bool) -> dic
         "loss": result.loss,
         "seconds_per_iteration": result.seconds_per_iteration,
     }
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.argument("volumes", metavar="VOLUMES", nargs=-1)
+@click.option(
+    "--for",
+    "for_",
+    default="segmentation",
+    show_default=True,
+    metavar="GOAL",
+    help="segmentation, detection, or both with a comma: the first is selected, the best for each is listed.",
+)
+@click.option(
+    "--labels",
+    default="nuclei",
+    show_default=True,
+    metavar="NAME",
+    help="The label image in each of VOLUMES.",
+)
+@click.option("--min-size", type=click.IntRange(min=0), default=0, help="Leave out objects below N voxels.")
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    type=int,
+    multiple=True,
+    help="Iteration of a checkpoint to try; may be repeated [default: all].",
+)
+@click.option(
+    "--grid", metavar="GRID.toml", help="Values to try, a list for each field [default: the scenario's own]."
+)
+@click.option(
+    "--launcher",
+    default="local:0",
+    show_default=True,
+    help="Where predictions are made: local:N (N workers here), local:0 (in this process).",
+)
+@click.option("--keep-predictions", is_flag=True, help="Keep RUN/selection/*/*/prediction for another grid.")
+@verb
+def select(
+    run: str,
+    volumes: tuple[str, ...],
+    for_: str,
+    labels: str,
+    min_size: int,
+    checkpoints: tuple[int, ...],
+    grid: str | None,
+    launcher: str,
+    keep_predictions: bool,
+) -> dict[str, Any]:
+    """Choose RUN's checkpoint and decoding on VOLUMES, images with labels that it was not trained on.
+
+    Without VOLUMES, on those that the training configuration names (data.validation). The same command again does
+    only what is missing.
+    """
+    from nucseg.blockwise.launch import parse_launcher
+    from nucseg.selection import select_run
+
+    selection = select_run(
+        run,
+        volumes,
+        for_,
+        checkpoints=checkpoints or None,
+        grid=grid,
+        min_size=min_size,
+        labels=labels,
+        launcher=parse_launcher(launcher),
+        keep_predictions=keep_predictions,
+        log=log,
+        progress=progress_bar("selecting", " decodings"),
+    )
+    return selection.to_json()

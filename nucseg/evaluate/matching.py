@@ -189,8 +189,9 @@ def _assign(
 ) -> np.ndarray:
     """One-to-one assignment with the most pairs, and among those the largest sum of IoU.
 
-    Pairs without a rival are taken as they are. The others fall into groups that share no object (the
-    connected components of the graph of pairs), and each group is an assignment problem of its own.
+    Pairs without a rival are taken as they are, and of pairs whose only rivals share one object the one with
+    the highest IoU. The others fall into groups that share no object (the connected components of the graph of
+    pairs), and each group is an assignment problem of its own.
 
     Returns:
         int64 (n_rows,): the column of each row, -1 for none.
@@ -199,7 +200,18 @@ def _assign(
     in_row, in_column = np.bincount(rows, minlength=n_rows), np.bincount(columns, minlength=n_columns)
     rival = (in_row[rows] > 1) | (in_column[columns] > 1)
     partner[rows[~rival]] = columns[~rival]
-    rows, columns, iou = rows[rival], columns[rival], iou[rival]
+    in_stars = np.zeros(len(rows), np.bool_)
+    for hub, count, others in ((rows, in_row, in_column[columns]), (columns, in_column, in_row[rows])):
+        crossed = np.bincount(hub, weights=others > 1, minlength=len(count)) > 0
+        star = np.flatnonzero((count[hub] > 1) & ~crossed[hub])
+        order = star[np.lexsort((-iou[star], hub[star]))]
+        best = order[np.diff(hub[order], prepend=-1) > 0]
+        partner[rows[best]] = columns[best]
+        in_stars[star] = True
+    rest = rival & ~in_stars
+    if not rest.any():
+        return partner
+    rows, columns, iou = rows[rest], columns[rest], iou[rest]
     nodes = n_rows + n_columns
     graph = csr_array((np.ones(len(rows), np.int8), (rows, n_rows + columns)), shape=(nodes, nodes))
     group = connected_components(graph, directed=False)[1][rows]

@@ -8,15 +8,15 @@ import numpy as np
 from scipy.ndimage import find_objects
 
 from nucseg.errors import InputError
-from nucseg.evaluate.matching import match
+from nucseg.evaluate.grid import instances, score_decodings
 from nucseg.evaluate.scores import Scores
+from nucseg.evaluate.truth import Truth
 from nucseg.heads.scenario import Decoding, Scenario
-from nucseg.instances.centroids import centroids
-from nucseg.instances.expand import expand_labels
-from nucseg.instances.seeds import label_seeds
-from nucseg.instances.watershed import flood
+
+__all__ = ["GOALS", "Goal", "Selection", "instances", "largest_extent", "rank", "select"]
 
 Goal = Literal["segmentation", "detection"]
+GOALS: tuple[Goal, ...] = ("segmentation", "detection")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ def select(
     for_: Goal = "segmentation",
     *,
     min_size: int = 0,
+    threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Selection:
     """Segment validation volumes with every decoding of a grid and take the best.
@@ -73,12 +74,13 @@ def select(
             as far as the largest true nucleus is wide.
         for_: "segmentation" or "detection".
         min_size: Objects of fewer voxels are left out of the scores, see `nucseg.match`.
-        progress: Called with (decodings done, decodings in all).
+        threads: Floods at a time.
+        progress: Called with (segmentations done, segmentations in all).
 
     Raises:
         InputError: If there is no volume, no decoding, or no true object to select by.
     """
-    if for_ not in ("segmentation", "detection"):
+    if for_ not in GOALS:
         raise InputError(
             "for", expected="segmentation or detection", received=f"{for_}", remedy="name one of the two"
         )
@@ -93,16 +95,22 @@ def select(
         decodings = scenario.decodings(reach=largest_extent([truth for _, truth in predictions]))
     if not decodings:
         raise InputError("decodings", expected="at least one", received="none", remedy="give a grid")
-    results: list[Scores] = []
-    for done, decoding in enumerate(decodings, start=1):
-        scores = [
-            match(truth, instances(prediction, scenario, decoding), min_size=min_size)
-            for prediction, truth in predictions
-        ]
-        results.append(Scores.mean(scores))
+    done, total = 0, len(decodings) * len(predictions)
+
+    def count(number: int) -> None:
+        nonlocal done
+        done += number
         if progress:
-            progress(done, len(decodings))
-    ranks = [_rank(scores, for_) for scores in results]
+            progress(done, total)
+
+    scored = [
+        score_decodings(
+            prediction, Truth(truth), scenario, decodings, min_size=min_size, threads=threads, progress=count
+        )
+        for prediction, truth in predictions
+    ]
+    results = [Scores.mean(of_one) for of_one in zip(*scored, strict=True)]
+    ranks = [rank(scores, for_) for scores in results]
     order = sorted(range(len(decodings)), key=lambda i: ranks[i], reverse=True)  # stable: earlier ones first
     best: dict[str, Decoding] = {}
     for i in order:
@@ -111,33 +119,12 @@ def select(
     table = [
         {
             **decoding.model_dump(mode="json"),
-            "score": rank[0],
+            "score": ranked[0],
             **{k: v for k, v in scores.to_json().items() if k in _ROW},
         }
-        for decoding, scores, rank in zip(decodings, results, ranks, strict=True)
+        for decoding, scores, ranked in zip(decodings, results, ranks, strict=True)
     ]
     return Selection(decodings[first], ranks[first][0], results[first], table, best, for_)
-
-
-def instances(prediction: np.ndarray, scenario: Scenario, decoding: Decoding) -> np.ndarray:
-    """The instances of a whole prediction in memory; what the blockwise segmentation equals.
-
-    Args:
-        prediction: (channels, z, y, x), after the activation.
-        scenario: Its heads.
-        decoding: How to decode.
-
-    Returns:
-        uint64 (z, y, x); an id is the linear index of the seed's first voxel, + 1.
-    """
-    surface, seeds, foreground = scenario.decode(prediction, decoding)
-    labels = flood(surface, label_seeds(seeds), foreground)
-    if decoding.dilate:
-        labels = expand_labels(labels, decoding.dilate)
-    if decoding.min_size > 1:
-        found = centroids(labels)
-        labels[np.isin(labels, found.ids[found.sizes < decoding.min_size])] = 0
-    return labels
 
 
 def largest_extent(volumes: Sequence[np.ndarray]) -> int:
@@ -155,8 +142,9 @@ def largest_extent(volumes: Sequence[np.ndarray]) -> int:
 _ROW = ("ap", "av_ap", "detection_ap", "n_true", "n_predicted")
 
 
-def _rank(scores: Scores, goal: Goal) -> tuple[float, float]:
+def rank(scores: Scores, goal: Goal) -> tuple[float, float]:
+    """What a goal sorts by: the score, and what decides where it is equal; more is better."""
     mean = scores.av_ap if scores.av_ap is not None else 0.0
     if goal == "detection":
         return scores.detection_ap, mean
-    return mean, scores.ap[0.5]
+    return mean, scores.ap.get(0.5, 0.0)

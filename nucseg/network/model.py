@@ -191,13 +191,14 @@ def channels_first(output: np.ndarray, shape: Sequence[int] | Shape) -> np.ndarr
     return np.ascontiguousarray(np.moveaxis(np.asarray(output)[crops], -1, 0), dtype=np.float32)
 
 
-def _read_selected(run: Path) -> tuple[int, Decoding] | None:
+def _read_selected(run: Path) -> tuple[int, Decoding | None] | None:
     path = run / "selected.json"
     if not path.is_file():
         return None
     selected = json.loads(path.read_text(encoding="utf-8"))
     try:
-        return int(selected["checkpoint"]), Decoding.model_validate(selected["decoding"])
+        checkpoint, decoding = int(selected["checkpoint"]), selected["decoding"]
+        return checkpoint, None if decoding is None else Decoding.model_validate(decoding)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             str(path),

@@ -1,0 +1,133 @@
+"""The validation volumes of a selection: images with their true labels."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nucseg.blockwise.records import identity
+from nucseg.errors import InputError
+from nucseg.evaluate.select import largest_extent
+from nucseg.network.model import TrainedModel
+from nucseg.volume import Volume, open_labels, open_volume
+
+Given = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
+"""An OME-Zarr with labels inside, or an image and its labels."""
+
+
+class ValidationVolume(NamedTuple):
+    """One image with its labels.
+
+    Attributes:
+        raw: Path of the image.
+        labels: The labels.
+        channel: Of the image; None: all.
+    """
+
+    raw: str
+    labels: Volume
+    channel: int | None
+
+    @property
+    def key(self) -> str:
+        """A name for files and tables: the image's own, and a hash of its path."""
+        path = Path(self.raw).resolve()
+        return f"{path.name.removesuffix('.zarr')}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"
+
+    def identity(self) -> dict[str, Any]:
+        """What tells these volumes from others at the same paths."""
+        return {
+            "raw": identity(self.raw),
+            "labels": identity(self.labels.path),
+            "channel": self.channel,
+        }
+
+    def truth(self) -> np.ndarray:
+        """The labels, all in memory."""
+        return self.labels.read()
+
+
+def open_validation(
+    volumes: Sequence[Given], model: TrainedModel, labels: str, channel: int | None
+) -> list[ValidationVolume]:
+    """Open and check validation volumes, or those that the run's configuration names.
+
+    Args:
+        volumes: Those given; none: `data.validation` of the run's configuration.
+        model: The run's network at any of its checkpoints.
+        labels: Name of the label image inside an OME-Zarr.
+        channel: Of the images; None: as the run's configuration says, where an image has several.
+
+    Raises:
+        InputError: There is no volume, one has no labels or labels of another shape, or the model is for other
+            channels.
+    """
+    config: dict[str, Any] = model.record.config or {}
+    data: dict[str, Any] = config.get("data") or {}
+    pairs: list[tuple[str, str | None]] = []
+    for given in volumes:
+        raw, own = given if isinstance(given, tuple) else (given, None)
+        pairs.append((os.fspath(raw), None if own is None else os.fspath(own)))
+    if not volumes:
+        pairs = [(v["raw"], v.get("labels")) for v in data.get("validation") or ()]
+        labels = data.get("labels", labels)
+    if not pairs:
+        raise InputError(
+            "validation volumes",
+            expected="volumes with labels, or a run whose configuration names them (data.validation)",
+            received="none",
+            remedy="name volumes that the network was not trained on",
+        )
+    return [_open(raw, own, model, labels, channel, data.get("channel")) for raw, own in pairs]
+
+
+def reach_of(volumes: Sequence[ValidationVolume]) -> int:
+    """The longest side of any true object, voxels, see `nucseg.evaluate.select.largest_extent`.
+
+    Raises:
+        InputError: No volume has a labelled object.
+    """
+    longest = max(largest_extent([volume.truth()]) for volume in volumes)
+    if not longest:
+        raise InputError(
+            "validation volumes",
+            expected="at least one with labelled nuclei",
+            received=f"{len(volumes)} volumes, none with a label",
+            remedy="give a validation volume with its labels",
+        )
+    return longest
+
+
+def _open(
+    raw: str,
+    own: str | None,
+    model: TrainedModel,
+    name: str,
+    channel: int | None,
+    trained_channel: int | None,
+) -> ValidationVolume:
+    image = open_volume(raw)
+    if channel is None and max(1, image.channels) != model.input_channels:
+        channel = trained_channel
+    if channel is not None:
+        image = open_volume(raw, channel=channel)
+    model.check_volume(image)
+    labels = open_labels(own or raw, name)
+    if own is None and Path(labels.path).resolve() == Path(image.path).resolve():
+        raise InputError(
+            raw,
+            expected=f"an OME-Zarr with labels/{name} in it",
+            received="a volume without labels",
+            remedy=f"add them (nucseg convert {raw} OUT.zarr --labels FILE)",
+        )
+    if labels.shape != image.shape:
+        raise InputError(
+            f"labels {labels.path}",
+            expected=f"the shape of {raw}, {image.shape}",
+            received=str(labels.shape),
+            remedy="give the labels that belong to this image",
+        )
+    return ValidationVolume(raw, labels, channel)
