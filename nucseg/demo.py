@@ -28,7 +28,7 @@ class _Size:
     checkpoints: int
 
 
-_FULL = _Size((64, 88, 160), 320, 3, (64, 96, 256), 480, "small", 1500, 2)
+_FULL = _Size((64, 88, 160), 320, 3, (64, 96, 256), 480, "small", 1500, 3)
 _QUICK = _Size((48, 64, 96), 90, 1, (48, 64, 112), 100, "tiny", 40, 1)
 
 _CONFIG = """# What the demo trained; `nucseg train train.toml --folder another-run` does it again.
