@@ -8,7 +8,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-SUITES = ("kernels", "watershed", "deformation")
+SUITES = ("kernels", "watershed", "deformation", "selection")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from pydantic import BaseModel, ConfigDict
 from scipy.ndimage import gaussian_filter
 
 import nucseg as ns
@@ -255,10 +256,13 @@ class Peaks(Way):
     """A way that makes no instances: points where votes are many."""
 
     name = "peaks"
+    key = "points"
     goals = frozenset({"detection"})
 
     class model(BaseModel):
-        pass
+        model_config = ConfigDict(frozen=True)
+
+        threshold: float
 
     def candidates(self, scenario, reach):
         return [self.model(threshold=t) for t in (0.5, 2.0, 50.0)]
@@ -291,6 +295,8 @@ def test_a_scenario_without_instances_is_selected_by_detection(made, tmp_path):
     assert set(selection.best) == {("detection", "points")}
     assert selection.score == max(row.scores.detection_ap for row in selection.rows)
     assert selection.candidate == selection.best["detection", "points"].candidate
+    selected = json.loads((run / "selected.json").read_text())
+    assert (selected["decoding"], selected["points"]) == (None, selection.candidate.model_dump())
     table = read_table(selection.table)
     assert "av_ap" in table
     assert np.isnan(table["av_ap"]).all()
@@ -336,7 +342,7 @@ def test_a_grid_from_a_toml(tmp_path):
         with pytest.raises(InputError, match=says):
             grid(text)
     path.write_text('seeds = "votes"')
-    with pytest.raises(InputError, match="no center vectors"):
+    with pytest.raises(InputError, match="expected main; received 'votes'"):
         read_grid(path, Scenario.named("three_label"), 9, WAYS)
 
 

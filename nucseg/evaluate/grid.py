@@ -240,6 +240,8 @@ def _sum(
     places = np.zeros((count, 3), np.int64)
     room, used = 1024, 0
     keys, indices = new_table(2 * room)
+    recent_true = np.zeros(count, np.uint32)  # most runs of a label lie on the true label of its run before
+    recent_index = np.zeros(count, np.int64)
     pairs = np.zeros(room, np.uint64)
     overlaps = np.zeros(room, np.int64)
     ends = np.empty(labels.shape[2] + 1, np.int64)
@@ -260,8 +262,9 @@ def _sum(
                     for x in range(start + 1, end + 1):
                         if x < end and true_row[x] == true_row[first]:
                             continue
-                        if true_row[first] != 0:
-                            key = np.uint64((np.int64(true_row[first]) - 1) * count + label + 1)
+                        true = true_row[first]
+                        if true != 0 and true != recent_true[label]:
+                            key = np.uint64((np.int64(true) - 1) * count + label + 1)
                             slot = slot_of(keys, key)
                             if keys[slot] != key:
                                 if used == room:
@@ -274,7 +277,10 @@ def _sum(
                                 indices[slot] = used
                                 pairs[used] = key
                                 used += 1
-                            overlaps[indices[slot]] += x - first
+                            recent_true[label] = true
+                            recent_index[label] = indices[slot]
+                        if true != 0:
+                            overlaps[recent_index[label]] += x - first
                         first = x
                 start = end
     return sizes, places, pairs[:used], overlaps[:used]

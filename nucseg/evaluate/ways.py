@@ -28,6 +28,8 @@ class Way(ABC):
 
     name: ClassVar[str]
     """Names the way in tables."""
+    key: ClassVar[str]
+    """Its place in `selected.json`, under which the best candidate of the selected checkpoint stands."""
     model: ClassVar[type[BaseModel]]
     """The class of its candidates."""
     goals: ClassVar[frozenset[Goal]]
@@ -60,7 +62,7 @@ class Way(ABC):
 
     @abstractmethod
     def seeds(self, candidate: Any) -> str:
-        """The kind of seeds (or points) of a candidate; the best of each kind is kept."""
+        """The kind of seeds (or points) of a candidate; the best of each kind is kept. No two ways share one."""
 
     @abstractmethod
     def scores(
@@ -81,6 +83,7 @@ class Instances(Way):
     """Seeds, watershed, and the instances' centres of mass as detections."""
 
     name = "instances"
+    key = "decoding"
     model = Decoding
     goals = frozenset(GOALS)
 
@@ -93,7 +96,8 @@ class Instances(Way):
     ) -> list[Decoding]:
         """Every combination; without `seeds`, both kinds as far as the scenario has them."""
         check_fields(Decoding, choices, source)
-        kinds = choices.get("seeds", ["main", "votes"] if scenario.auxiliary else ["main"])
+        default = self.candidates(scenario, reach)
+        kinds = choices.get("seeds") or list(dict.fromkeys(d.seeds for d in default))
         if "seed_threshold" in choices and len(kinds) > 1:
             raise InputError(
                 f"{source}, key seed_threshold",
@@ -103,16 +107,23 @@ class Instances(Way):
             )
         decodings: list[Decoding] = []
         for kind in kinds:
-            for passes in choices.get("vote_passes", [2]) if kind == "votes" else [2]:
-                fields = {
-                    "seed_threshold": _seed_thresholds(scenario, kind, passes, source),
-                    "foreground_threshold": scenario.main.foreground_thresholds,
-                    "dilate": [scenario.main.default_dilate],
-                    **choices,
-                    "seeds": [kind],
-                    "vote_passes": [passes],
-                    "reach": choices.get("reach", [reach]) if kind == "votes" else [0],
-                }
+            like = [decoding for decoding in default if decoding.seeds == kind]
+            if not like:
+                raise InputError(
+                    f"{source}, key seeds",
+                    expected=" or ".join(dict.fromkeys(d.seeds for d in default)) or "no grid of instances",
+                    received=repr(kind),
+                    remedy="correct it; votes need center vectors, a scenario such as three_label_cpv",
+                )
+            usual = {
+                name: list(dict.fromkeys(getattr(d, name) for d in like)) for name in Decoding.model_fields
+            }
+            # what only votes have makes no difference to others
+            own = {k: v for k, v in choices.items() if kind == "votes" or k not in ("vote_passes", "reach")}
+            for passes in own.get("vote_passes", usual["vote_passes"]):
+                fields = {**usual, **own, "seeds": [kind], "vote_passes": [passes]}
+                if kind == "votes" and "seed_threshold" not in own:
+                    fields["seed_threshold"] = list(_vote_thresholds(scenario, usual, passes))
                 decodings += combinations(Decoding, fields, source)
         return list(dict.fromkeys(decodings))
 
@@ -141,6 +152,7 @@ class Points(Way):
 
     name = "points"
     model = PointDecoding
+    key = "points"
     goals: ClassVar[frozenset[Goal]] = frozenset({"detection"})
 
     def candidates(self, scenario: Scenario, reach: int) -> list[PointDecoding]:
@@ -257,17 +269,9 @@ def combinations[Candidate: BaseModel](
     return found
 
 
-def _seed_thresholds(scenario: Scenario, kind: Any, passes: Any, source: str) -> Sequence[float]:
-    if kind != "votes":
-        return scenario.main.seed_thresholds
+def _vote_thresholds(scenario: Scenario, usual: Mapping[str, list[Any]], passes: Any) -> Sequence[float]:
+    """The usual thresholds, or those of the same nuclei where votes are smoothed otherwise."""
     vectors = scenario.auxiliary
-    if vectors is None:
-        raise InputError(
-            f"{source}, key seeds",
-            expected="main: the scenario has no center vectors",
-            received="votes",
-            remedy="use seeds of the main head, or train a scenario such as three_label_cpv",
-        )
-    if passes == 2 or not isinstance(passes, int) or not 0 <= passes <= 6:
-        return vectors.vote_thresholds
+    if vectors is None or passes in usual["vote_passes"] or passes not in range(7):
+        return usual["seed_threshold"]
     return vote_threshold_grid(vectors.scale if vectors.scale > 1 else 5.5, passes)

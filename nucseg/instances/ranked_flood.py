@@ -3,8 +3,9 @@
 `flood` keeps a heap of (height, insertion number). Where the same surface is flooded again and again, as when
 thresholds are chosen on validation volumes, each height is replaced by its rank among all heights once, and the
 heap by a queue for each rank: first in, first out is the order of insertion, so that the labels are the same, ties
-included. Which queues hold anything is kept in a tree of bits, 64 to a word (a van Emde Boas tree of fixed width):
-the lowest one is found in three steps for 262,144 different heights, in four for 16 million.
+included. Which queues hold anything is kept in three levels of bits, 64 to a word, with one bit for each word of the
+level below: the lowest queue is found in three steps, and a place in the highest level, a word of which stands for
+262,144 heights, that goes back when a lower queue is filled.
 """
 
 import numpy as np
@@ -60,21 +61,35 @@ class RankedSurface:
         Returns:
             uint32 (z, y, x).
         """
-        labels = np.full(self._ranks.shape, _CLOSED, np.uint32)
-        labels[_INSIDE] = np.where(foreground, seeds, _CLOSED)
+        labels = np.empty(self._ranks.shape, np.uint32)
+        _enclose(np.ascontiguousarray(seeds), np.ascontiguousarray(foreground), labels)
         row, plane = labels.shape[2], labels.shape[1] * labels.shape[2]
         offsets = np.array([-plane, -row, -1, 1, row, plane])
-        _flood(self._ranks.ravel(), self._count, labels.ravel(), offsets, *_tree(self._count))
-        return np.where(foreground, labels[_INSIDE], np.uint32(0))
+        _flood(self._ranks.ravel(), self._count, labels.ravel(), offsets)
+        flooded = np.empty(seeds.shape, np.uint32)
+        _take_out(labels, flooded)
+        return flooded
 
 
-def _tree(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """An empty tree over `count` queues: its words, all levels after each other, and where each level begins."""
-    begins, words = [0], -(-count // 64)
-    while words > 1:
-        begins.append(begins[-1] + words)
-        words = -(-words // 64)
-    return np.zeros(begins[-1] + 1, np.uint64), np.array(begins, np.int64)
+@njit(cache=True, nogil=True)
+def _enclose(seeds: np.ndarray, foreground: np.ndarray, labels: np.ndarray) -> None:
+    """Write the seeds into a volume that is larger by a voxel all around; what is not foreground is closed."""
+    labels[:] = _CLOSED
+    for z in range(seeds.shape[0]):
+        for y in range(seeds.shape[1]):
+            row, inside, target = seeds[z, y], foreground[z, y], labels[z + 1, y + 1]
+            for x in range(seeds.shape[2]):
+                target[x + 1] = row[x] if inside[x] else _CLOSED
+
+
+@njit(cache=True, nogil=True)
+def _take_out(labels: np.ndarray, flooded: np.ndarray) -> None:
+    """Undo `_enclose`; closed voxels become 0."""
+    for z in range(flooded.shape[0]):
+        for y in range(flooded.shape[1]):
+            row, target = labels[z + 1, y + 1], flooded[z, y]
+            for x in range(flooded.shape[2]):
+                target[x] = _OPEN if row[x + 1] == _CLOSED else row[x + 1]
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -91,75 +106,62 @@ def _append(
     firsts: np.ndarray,
     lasts: np.ndarray,
     following: np.ndarray,
-    words: np.ndarray,
-    begins: np.ndarray,
+    low: np.ndarray,
+    middle: np.ndarray,
+    high: np.ndarray,
 ) -> None:
     """Put a voxel at the end of its rank's queue."""
-    bit = _ONE << np.uint64(rank & 63)
-    word = rank >> 6
-    if words[word] & bit:
+    bit, word = _ONE << np.uint64(rank & 63), rank >> 6
+    if low[word] & bit:
         following[lasts[rank]] = place
-        lasts[rank] = place
-        return
-    firsts[rank] = place
+    else:
+        firsts[rank] = place
+        low[word] |= bit
+        middle[word >> 6] |= _ONE << np.uint64(word & 63)
+        high[word >> 12] |= _ONE << np.uint64((word >> 6) & 63)
     lasts[rank] = place
-    level = 0
-    while True:
-        before = words[begins[level] + word]
-        words[begins[level] + word] = before | bit
-        level += 1
-        if before != np.uint64(0) or level == begins.size:
-            return
-        bit = _ONE << np.uint64(word & 63)
-        word >>= 6
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _remove_queue(rank: int, words: np.ndarray, begins: np.ndarray) -> None:
-    """Note that a rank's queue is empty."""
-    place = rank
-    for level in range(begins.size):
-        word = begins[level] + (place >> 6)
-        words[word] &= ~(_ONE << np.uint64(place & 63))
-        if words[word] != np.uint64(0):
-            return
-        place >>= 6
 
 
 @njit(cache=True, nogil=True)
-def _flood(
-    ranks: np.ndarray,
-    count: int,
-    labels: np.ndarray,
-    offsets: np.ndarray,
-    words: np.ndarray,
-    begins: np.ndarray,
-) -> None:
+def _flood(ranks: np.ndarray, count: int, labels: np.ndarray, offsets: np.ndarray) -> None:
     """Flood flat `labels` in place: seeds into what is open; closed voxels are all around."""
-    firsts = np.empty(count, np.int32)
-    lasts = np.empty(count, np.int32)
+    firsts, lasts = np.empty(count, np.int32), np.empty(count, np.int32)
     following = np.empty(labels.size, np.int32)
+    low = np.zeros((count + 63) >> 6, np.uint64)
+    middle = np.zeros((low.size + 63) >> 6, np.uint64)
+    high = np.zeros((middle.size + 63) >> 6, np.uint64)
+    nothing = np.uint64(0)  # typed: numba compares uint64 with a plain 0 as floats
     for place in range(labels.size):
         label = labels[place]
         if label in (_OPEN, _CLOSED):
             continue
         for k in range(6):
             if labels[place + offsets[k]] == _OPEN:
-                _append(place, int(ranks[place]), firsts, lasts, following, words, begins)
+                _append(place, int(ranks[place]), firsts, lasts, following, low, middle, high)
                 break
-    top = begins.size - 1
-    while words[begins[top]] != np.uint64(0):
-        rank = 0
-        for level in range(top, -1, -1):
-            rank = (rank << 6) | _lowest_bit(words[begins[level] + rank])
+    top = 0
+    while True:
+        while top < high.size and high[top] == nothing:
+            top += 1
+        if top == high.size:
+            break
+        word = (top << 6) | _lowest_bit(high[top])
+        word = (word << 6) | _lowest_bit(middle[word])
+        rank = (word << 6) | _lowest_bit(low[word])
         place = int(firsts[rank])
-        if place == lasts[rank]:
-            _remove_queue(rank, words, begins)
-        else:
+        if place != lasts[rank]:
             firsts[rank] = following[place]
+        else:
+            low[word] &= ~(_ONE << np.uint64(rank & 63))
+            if low[word] == nothing:
+                middle[word >> 6] &= ~(_ONE << np.uint64(word & 63))
+                if middle[word >> 6] == nothing:
+                    high[word >> 12] &= ~(_ONE << np.uint64((word >> 6) & 63))
         label = labels[place]
         for k in range(6):
             other = place + offsets[k]
             if labels[other] == _OPEN:
                 labels[other] = label
-                _append(other, int(ranks[other]), firsts, lasts, following, words, begins)
+                other_rank = int(ranks[other])
+                _append(other, other_rank, firsts, lasts, following, low, middle, high)
+                top = min(top, other_rank >> 18)

@@ -53,6 +53,7 @@ class RunSelection:
         decoding: What `nucseg run` will use: the best decoding to instances of that checkpoint. None for a scenario
             without a main head.
         decodings: The best decoding to instances of that checkpoint with each kind of seeds.
+        chosen: The best candidate of that checkpoint of each way, by the way's key in `selected.json`.
         candidate: What won: the decoding, or a candidate of another way.
         score: Its score, avAP or detection AP.
         scores: All its scores, mean over the volumes.
@@ -68,6 +69,7 @@ class RunSelection:
     checkpoint: int
     decoding: Decoding | None
     decodings: dict[str, Decoding]
+    chosen: dict[str, BaseModel]
     candidate: BaseModel
     score: float
     scores: Scores

@@ -12,7 +12,7 @@ from nucseg.errors import InputError
 from nucseg.evaluate.scores import Scores
 from nucseg.evaluate.select import GOALS, Goal, rank
 from nucseg.evaluate.ways import WAYS, Way, way_of
-from nucseg.heads.scenario import Decoding, PointDecoding, Scenario
+from nucseg.heads.scenario import Decoding, Scenario
 from nucseg.network.checkpoint import list_checkpoints
 from nucseg.network.model import TrainedModel
 from nucseg.points import write_columns
@@ -202,16 +202,23 @@ def _selection(
         for choice in ordered[goal]:
             best.setdefault((goal, choice.seeds), choice)
     first = ordered[goals[0]][0]
+    own = [choice for choice in choices if choice.checkpoint == first.checkpoint]
+    chosen: dict[str, BaseModel] = {}
     decodings: dict[str, Decoding] = {}
-    for choice in ordered[goals[0]]:
-        if choice.checkpoint == first.checkpoint and isinstance(choice.candidate, Decoding):
-            decodings.setdefault(choice.seeds, choice.candidate)
+    for way in ways:
+        goal = goals[0] if goals[0] in way.goals else next(iter(way.goals))
+        of_way = [(rank(choice.scores, goal), choice) for choice in own if choice.way == way.name]
+        for _, choice in sorted(of_way, key=lambda pair: pair[0], reverse=True):
+            chosen.setdefault(way.key, choice.candidate)
+            if isinstance(choice.candidate, Decoding):
+                decodings.setdefault(choice.seeds, choice.candidate)
     return RunSelection(
         run=run,
         goal=goals[0],
         checkpoint=first.checkpoint,
         decoding=next(iter(decodings.values()), None),
         decodings=decodings,
+        chosen=chosen,
         candidate=first.candidate,
         score=rank(first.scores, goals[0])[0],
         scores=first.scores,
@@ -228,10 +235,8 @@ def _write_selected(selection: RunSelection, volumes: Sequence[str], min_size: i
     own = [choice for choice in selection.rows if choice.checkpoint == selection.checkpoint]
     selected: dict[str, Any] = {
         "checkpoint": selection.checkpoint,
-        "decoding": selection.decoding and selection.decoding.model_dump(mode="json"),
-        "points": selection.candidate.model_dump(mode="json")
-        if isinstance(selection.candidate, PointDecoding)
-        else None,
+        "decoding": None,
+        **{key: candidate.model_dump(mode="json") for key, candidate in selection.chosen.items()},
         **selection.to_json(),
         "volumes": list(volumes),
         "min_size": min_size,
