@@ -80,9 +80,6 @@ def test_it_trains_and_is_loaded_again(predicted):
     assert np.isfinite(predicted.trained.loss)
     scenario = predicted.model.scenario
     assert scenario.name == predicted.name
-    assert [head.loss_weight for head in scenario.heads] == [
-        head.loss_weight for head in Scenario.named(predicted.name).heads
-    ]
     if scenario.auxiliary is not None:
         assert scenario.auxiliary.scale > 1  # the radius of the nuclei was filled in
 

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from nucseg.errors import InputError, NucsegError
 
@@ -44,7 +44,8 @@ class Head(BaseModel):
     `detects` gives a map whose maxima are nuclei, `peaks`, and a `foreground` for votes.
 
     Attributes:
-        loss_weight: Factor of this head's loss in the sum over the heads of a scenario.
+        loss_weight: Factor of this head's loss in the sum over the heads of a scenario. None: 1, or beside center
+            vectors what `weight_beside` says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,7 +62,7 @@ class Head(BaseModel):
     detects: ClassVar[bool] = False
     """Whether the head decodes to points, one a nucleus, without instances."""
 
-    loss_weight: float = 1.0
+    loss_weight: float | None = Field(None, gt=0)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -88,10 +89,13 @@ class Head(BaseModel):
         """Channels of the training target."""
         return self.channels
 
-    @classmethod
-    def beside_vectors(cls) -> "Head":
-        """The head as the scenario `<name>_cpv` has it, where its loss is added to that of the vectors."""
-        return cls()
+    def weight_beside(self, radius: float) -> float:
+        """Factor of this head's loss that balances it with the loss of center vectors, where none is given.
+
+        Args:
+            radius: The vectors' loss is in squared units of so many voxels (`CenterVectors.scale`); 1 as published.
+        """
+        return 1.0
 
     def target(
         self,

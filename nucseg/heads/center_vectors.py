@@ -93,6 +93,11 @@ class CenterVectors(Head):
         difference = output - ops.cast(target, output.dtype) / self.scale
         return weighted_mean(ops.sum(factors * ops.square(difference), axis=-1), weight)
 
+    @property
+    def loss_unit(self) -> float:
+        """Voxels whose square is 1 in the loss: `scale`; for unit vectors a usual radius, 5.5."""
+        return 5.5 if self.unit else self.scale
+
     def component_factors(self) -> np.ndarray:
         """Factors of the three squared components, float64 (3,); 1 for cubic voxels."""
         if self.voxel_um is None:

@@ -153,7 +153,7 @@ class Scenario(PointDecoder):
         return np.concatenate(parts, axis=-1, dtype=np.float32)
 
     def head_losses(self, y_true: Any, y_pred: Any) -> dict[str, Any]:
-        """Loss of each head, before its `loss_weight`.
+        """Loss of each head, before its weight.
 
         Args:
             y_true: What `pack` returned, (batch, z, y, x, n).
@@ -172,9 +172,20 @@ class Scenario(PointDecoder):
         return losses
 
     def loss(self, y_true: Any, y_pred: Any) -> Any:
-        """Sum over the heads of `loss_weight` times loss: a loss function for Keras; see `head_losses`."""
+        """Sum over the heads of weight (`loss_weights`) times loss: a loss function for Keras; see `head_losses`."""
         losses = self.head_losses(y_true, y_pred)
-        return sum(head.loss_weight * losses[head.name] for head in self.heads)
+        return sum(weight * losses[name] for name, weight in self.loss_weights().items())
+
+    def loss_weights(self) -> dict[str, float]:
+        """Factor of each head's loss by the head's name: its `loss_weight`, else 1 or what balances it with vectors."""
+        vectors = self.auxiliary
+        weights = {}
+        for head in self.heads:
+            weight = head.loss_weight
+            if weight is None:
+                weight = head.weight_beside(vectors.loss_unit) if vectors and head is not vectors else 1.0
+            weights[head.name] = weight
+        return weights
 
     def activation(self, output: np.ndarray) -> np.ndarray:
         """Raw output (channels, z, y, x) to a prediction, float32 of the same shape.
@@ -302,7 +313,7 @@ def _named() -> dict[str, tuple[Head, ...]]:
         if head.is_scenario:
             scenarios[head.name] = (head,)
             if head.is_main:
-                scenarios[f"{head.name}_cpv"] = (head.beside_vectors(), CenterVectors())
+                scenarios[f"{head.name}_cpv"] = (head, CenterVectors())
     return scenarios
 
 

@@ -42,10 +42,12 @@ class SignedDistance(Head):
         """The signed distance."""
         return 1
 
-    @classmethod
-    def beside_vectors(cls) -> "SignedDistance":
-        """With a loss weight of 100, as published: its squared error is that much smaller than the vectors'."""
-        return cls(loss_weight=100.0)
+    def weight_beside(self, radius: float) -> float:
+        """100 beside vectors in voxels, as published; 100 / radius**2 beside vectors in units of `radius` voxels.
+
+        Their squared error is smaller by radius**2 then, and the balance of the two losses stays the published one.
+        """
+        return 100.0 / radius**2
 
     def target(
         self,

@@ -209,7 +209,8 @@ class AuxiliaryTask:
                 remedy="choose the margin so that labels without it have the shape of the network's output",
             )
         channels = self.head.target_channels
-        return self.head.loss_weight * self.head.loss(y_pred, y_true[..., :channels], y_true[..., channels])
+        weight = 1.0 if self.head.loss_weight is None else self.head.loss_weight
+        return weight * self.head.loss(y_pred, y_true[..., :channels], y_true[..., channels])
 
     def prediction(self, output: Any) -> np.ndarray:
         """The added channels as the head decodes them.

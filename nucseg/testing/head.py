@@ -58,7 +58,7 @@ def _check_fields(head: Head) -> None:
     for field in ("channels", "target_channels"):
         value = getattr(head, field)
         _require(isinstance(value, int) and value >= 1, head, f"{field} is at least 1", value)
-    _require(head.loss_weight > 0, head, "loss_weight is positive", head.loss_weight)
+    _require(head.weight_beside(6.0) > 0, head, "weight_beside is positive", head.weight_beside(6.0))
     kinds = {"foreground"} if head.is_main or head.detects else set()
     kinds |= {"seed"} if head.is_main else set()
     kinds |= {"peak"} if head.detects else set()

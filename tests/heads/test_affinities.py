@@ -174,7 +174,7 @@ def test_a_perfect_prediction_decodes_to_touching_nuclei():
 
 def test_scenarios():
     assert Scenario.named("affinities").heads == (Affinities(),)
-    assert [head.loss_weight for head in Scenario.named("affinities_cpv").heads] == [1, 1]
+    assert Scenario.named("affinities_cpv").loss_weights() == {"affinities": 1, "cpv": 1}
     with pytest.raises(ValidationError):
         Affinities(agree=1)
 

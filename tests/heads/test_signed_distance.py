@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 
 from nucseg.evaluate.select import instances
 from nucseg.heads.base import Centers
+from nucseg.heads.center_vectors import CenterVectors
 from nucseg.heads.decoding import Decoding
 from nucseg.heads.scenario import Scenario
 from nucseg.heads.signed_distance import SignedDistance
@@ -203,9 +204,22 @@ def test_a_perfect_prediction_decodes_to_the_truth():
 
 def test_scenarios():
     assert Scenario.named("sdt").heads == (SignedDistance(),)
-    main, vectors = Scenario.named("sdt_cpv").heads
-    assert (main.name, main.kind, main.loss_weight) == ("sdt", "signed_distance", 100)
-    assert (vectors.name, vectors.loss_weight) == ("cpv", 1)
+    assert Scenario.named("sdt").loss_weights() == {"sdt": 1}
+    both = Scenario.named("sdt_cpv")
+    assert [(head.name, head.kind) for head in both.heads] == [
+        ("sdt", "signed_distance"),
+        ("cpv", "center_vectors"),
+    ]
+    assert both.loss_weights() == {"sdt": 100, "cpv": 1}
+
+
+def test_the_balance_with_the_vectors_is_the_published_one_in_any_unit():
+    """Ten times larger units make the vectors' squared error 100 times smaller: the weight follows."""
+    vectors = CenterVectors(scale=10)
+    assert Scenario([SignedDistance(), vectors]).loss_weights() == {"sdt": 1, "cpv": 1}
+    assert Scenario([SignedDistance(loss_weight=7), vectors]).loss_weights() == {"sdt": 7, "cpv": 1}
+    again = Scenario.from_json(Scenario([SignedDistance(), vectors]).to_json())
+    assert again.loss_weights() == {"sdt": 1, "cpv": 1}
 
 
 def test_a_distance_of_nothing_is_refused():

@@ -33,7 +33,7 @@ def test_the_run_folder_holds_what_it_should(straight):
     assert [int(r["iteration"]) for r in rows] == [1, 2, 3, 4, 5, 6]
     np.testing.assert_allclose([float(r["loss"]) for r in rows], losses, rtol=1e-6)
     for row in rows:
-        parts = sum(head.loss_weight * float(row[head.name]) for head in SCENARIO.heads)
+        parts = sum(weight * float(row[name]) for name, weight in SCENARIO.loss_weights().items())
         assert float(row["loss"]) == pytest.approx(parts, rel=1e-5)
 
 
