@@ -8,7 +8,6 @@ its 54 nuclei, some to slivers of 9 voxels.
 """
 
 import argparse
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -25,6 +24,7 @@ SCALE_UM = {
 }
 SEGMENTED = ("ovule_test", "qcanet_8cell", "blastocyst_dapi_raw")
 MIN_SIZE = 500
+BLOCK = (64, 64, 64)
 GAP = slice(56, 64)  # x: what lies before trains, what lies behind is scored, nothing is in both
 
 
@@ -48,20 +48,6 @@ def convert(data: Path, volumes: Path) -> None:
         truth.write((0, 0, 0), labels[..., x].astype(np.uint32))
 
 
-def select_on_training_half(volume: Path, run: Path, out: Path) -> None:
-    """Choose thresholds and seeds where the network was trained; the other half stays unseen."""
-    ns.Predict(volume=str(volume), out=str(out), model=str(run)).blockwise(ns.Local(workers=0))
-    model = ns.TrainedModel.load(run)
-    prediction = ns.open_volume(out / "prediction").read()
-    chosen = ns.select([(prediction, ns.open_labels(volume).read())], model.scenario, min_size=MIN_SIZE)
-    decoding = chosen.decoding.model_copy(update={"min_size": 100})
-    selected = {"checkpoint": model.checkpoint.iteration, "decoding": decoding.model_dump(mode="json")}
-    (run / "selected.json").write_text(json.dumps(selected), encoding="utf-8")
-    print(
-        f"selected: seeds {decoding.seeds} > {decoding.seed_threshold}, foreground > {decoding.foreground_threshold}"
-    )
-
-
 def main(data: Path, folder: Path, iterations: int | None, names: list[str]) -> None:
     """Convert, check, train, select, run, score."""
     volumes, run = folder / "volumes", folder / "run"
@@ -71,14 +57,25 @@ def main(data: Path, folder: Path, iterations: int | None, names: list[str]) -> 
     for finding in ns.check_volume(volumes / "ovule_1135.zarr", labels="nuclei"):
         print(f"check ovule_1135: {finding.severity} {finding.code}: {finding.message}")
 
-    ns.train(
-        ns.TrainConfig.from_toml(folder / "pipelines" / "ovule.toml"), run, iterations=iterations, resume=True
-    )
-    select_on_training_half(volumes / "ovule_train.zarr", run, folder / "ovule_train_out.zarr")
+    config = ns.TrainConfig.from_toml(folder / "pipelines" / "ovule.toml")
+    trained = ns.train(config, run, iterations=iterations, resume=True)
+    # Thresholds and seeds are chosen where the network was trained, the other half stays unseen.
+    halves = [volumes / "ovule_train.zarr"]
+    chosen = ns.select_run(run, halves, checkpoints=[trained.iteration], min_size=MIN_SIZE)
+    print("selected:", ", ".join(f"{name} {value}" for name, value in dict(chosen.candidate).items()))
 
     for name in names:
         volume, out = volumes / f"{name}.zarr", folder / f"{name}_out.zarr"
-        result = ns.run(str(volume), str(out), str(run), block=(64, 64, 64), launcher=ns.Local(workers=2))
+        # Where nuclei lie close the foreground is one object, longer than the usual largest halo.
+        result = ns.run(
+            str(volume),
+            str(out),
+            str(run),
+            block=BLOCK,
+            launcher=ns.Local(workers=2),
+            max_halo=256,
+            min_size=100,
+        )
         line = f"{name}: {result.nuclei} nuclei in {result.blocks} blocks, {result.mvox_per_s:.2f} Mvox/s"
         if (volume / "labels").exists():
             scores = ns.evaluate_paths(out, volume, min_size=MIN_SIZE)

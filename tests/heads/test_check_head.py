@@ -1,11 +1,15 @@
 """check_head passes good heads and names each kind of mistake."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 from test_scenario import Foreground
 
+from nucseg.errors import InputError, NucsegError
 from nucseg.heads.base import weighted_mean
 from nucseg.heads.center_vectors import CenterVectors
+from nucseg.heads.gaussian_centers import GaussianCenters
 from nucseg.testing import check_head
 from nucseg.testing.head import ContractBroken
 
@@ -88,6 +92,22 @@ class NeverDilates(Foreground):
         return (0,)
 
 
+class NormalisedPeaks(GaussianCenters):
+    def peaks(self, prediction):
+        return prediction[0] - prediction[0].mean()
+
+
+class HeightOutside(GaussianCenters):
+    @property
+    def default_peak_threshold(self):
+        return 0.9
+
+
+class PeaksOfAnyType(GaussianCenters):
+    def peaks(self, prediction):
+        return prediction[0].astype(np.float64)
+
+
 BROKEN = {
     WrongShape: "crop's shape",
     DoubleTarget: "float32",
@@ -102,6 +122,9 @@ BROKEN = {
     UnsortedGrid: "seed_thresholds ascend",
     DefaultOutside: "default_foreground_threshold",
     NeverDilates: "default_dilate",
+    NormalisedPeaks: "peaks is voxel by voxel",
+    HeightOutside: "default_peak_threshold",
+    PeaksOfAnyType: "peaks is float32",
 }
 
 
@@ -121,3 +144,13 @@ def test_a_class_that_cannot_be_found_again_is_named():
 
     with pytest.raises(Exception, match="no such head"):
         check_head(Local())
+
+
+def test_a_head_that_says_it_detects_has_to_say_how():
+    class Silent(Foreground):
+        detects: ClassVar[bool] = True
+
+    with pytest.raises(NucsegError, match="Silent"):
+        Silent().peaks(np.zeros((1, 2, 2, 2), np.float32))
+    with pytest.raises(InputError, match="decodes to points"):
+        Foreground().peaks(np.zeros((1, 2, 2, 2), np.float32))
