@@ -197,9 +197,9 @@ class PointDecoder(BaseModel):
 
 
 def default_distance(reach: int | None) -> int:
-    """Half a window: a fifth of the largest diameter of a nucleus (voxels), 2 to 11; 3 where it is unknown.
+    """Half a window: a sixth of the largest diameter of a nucleus (voxels), 2 to 11; 3 where it is unknown.
 
-    Centres of crowded nuclei are less than half the largest diameter apart. On synthetic worms, whose largest nuclei
-    are 14 voxels wide, 2 and 3 find most; 4 loses 4 nuclei in a hundred, 5 loses 10.
+    Centres of crowded nuclei are much less than the largest diameter apart. On synthetic worms whose largest nucleus
+    is 18 voxels long, the detection AP was .95 with 2 and 3, .92 with 4, .84 with 5.
     """
-    return 3 if reach is None else min(max(round(reach / 5), DISTANCES[0]), DISTANCES[-1])
+    return 3 if reach is None else min(max(round(reach / 6), DISTANCES[0]), DISTANCES[-1])

@@ -142,7 +142,7 @@ def test_the_output_is_evaluated_as_points(tmp_path):
 def test_choices():
     gauss, cpv = Scenario.named("gauss"), Scenario.named("three_label_cpv")
     assert choose_points(gauss, None) == gauss.default_point_decoding()
-    assert choose_points(gauss, None, known_reach=28).distance == 6
+    assert choose_points(gauss, None, known_reach=28).distance == 5
     assert choose_points(gauss, PEAKS, threshold=0.1, distance=None).threshold == 0.1
     assert choose_points(BOTH, PEAKS, source="votes", known_reach=9) == BOTH.default_votes(9)
     assert choose_points(BOTH, VOTES, reach=7) == VOTES.model_copy(update={"reach": 7})

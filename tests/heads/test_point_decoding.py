@@ -126,7 +126,7 @@ def test_grid_and_defaults():
 
 
 def test_default_window_grows_with_the_nuclei():
-    assert [default_distance(reach) for reach in (None, 3, 12, 14, 28, 300)] == [3, 2, 2, 3, 6, 11]
+    assert [default_distance(reach) for reach in (None, 3, 12, 18, 28, 300)] == [3, 2, 2, 3, 5, 11]
 
 
 @pytest.mark.parametrize(
