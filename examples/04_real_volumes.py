@@ -60,8 +60,8 @@ def main(data: Path, folder: Path, iterations: int | None, names: list[str]) -> 
     config = ns.TrainConfig.from_toml(folder / "pipelines" / "ovule.toml")
     trained = ns.train(config, run, iterations=iterations, resume=True)
     # Thresholds and seeds are chosen where the network was trained, the other half stays unseen.
-    halves = [volumes / "ovule_train.zarr"]
-    chosen = ns.select_run(run, halves, checkpoints=[trained.iteration], min_size=MIN_SIZE)
+    learned = [volumes / "ovule_train.zarr"]
+    chosen = ns.select_run(run, learned, checkpoints=[trained.iteration], min_size=MIN_SIZE)
     print("selected:", ", ".join(f"{name} {value}" for name, value in dict(chosen.candidate).items()))
 
     for name in names:
