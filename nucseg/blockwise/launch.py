@@ -102,6 +102,11 @@ class Launcher(BaseModel):
         return _last_line(states[task.name].last_worker_error)
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Local(Launcher):
     """Workers are processes on this machine, each with its share of the cores; nobody else can connect.
 
@@ -109,7 +114,7 @@ class Local(Launcher):
     0
     """
 
-    workers: int = Field(default_factory=lambda: cores(), ge=0)
+    workers: int = Field(default_factory=cores, ge=0)
     host: str | None = "127.0.0.1"
 
     def worker_function(self, job: Path) -> Callable[[], None]:
@@ -145,11 +150,6 @@ def parse_launcher(text: str) -> Launcher:
             remedy="give one of these",
         )
     return Local(workers=int(count)) if count else Local()
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def short_error(error: BaseException) -> str:

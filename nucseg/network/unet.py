@@ -54,6 +54,13 @@ class UNet(BaseModel):
     """Distribution of the initial weights, by its Keras name. `he_normal` keeps the variance of the features through
     ReLU layers, `glorot_uniform` (as published) halves it at each: such a network first learns to pass its input on."""
 
+    residual: bool = False
+    """Whether each block of convolutions adds what it was given, cropped, and mixed by a 1x1x1 convolution where the
+    number of maps differs (He et al., CVPR 2016). The last convolution of a block then starts at zero."""
+    normalization: Literal["none", "batch"] = "none"
+    """`batch`: batch normalisation after each 3x3x3 convolution. A prediction uses the running averages, never the
+    statistics of its own tile, so that tiles agree."""
+
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
         """A ready-made configuration.
@@ -144,18 +151,50 @@ class UNet(BaseModel):
             kind = {"glorot_uniform": "GlorotUniform", "he_normal": "HeNormal"}[self.initializer]
             return getattr(keras.initializers, kind)(seed=layer_seed)
 
+        normalized = self.normalization == "batch"
+        plain = not (normalized or self.residual)
+
         def convolve(x: Any, maps: int, name: str) -> Any:
+            entered = x
             for i in range(self.convolutions):
+                joins = self.residual and i == self.convolutions - 1
                 x = keras.layers.Conv3D(
                     maps,
                     3,
                     padding=self.padding,
-                    activation="relu",
+                    activation="relu" if plain else None,
+                    use_bias=not normalized,
                     data_format="channels_last",
-                    kernel_initializer=initializer(),
+                    kernel_initializer="zeros" if joins and not normalized else initializer(),
                     name=f"{name}_conv{i}",
                 )(x)
+                if normalized:
+                    x = keras.layers.BatchNormalization(
+                        momentum=0.95,
+                        gamma_initializer="zeros" if joins else "ones",
+                        name=f"{name}_norm{i}",
+                    )(x)
+                if joins:
+                    x = keras.layers.Add(name=f"{name}_add")([x, shortcut(entered, maps, name)])
+                if not plain:
+                    x = keras.layers.ReLU(name=f"{name}_relu{i}")(x)
             return x
+
+        def shortcut(x: Any, maps: int, name: str) -> Any:
+            if self.padding == "valid":
+                x = keras.layers.Cropping3D(
+                    self.convolutions, data_format="channels_last", name=f"{name}_crop"
+                )(x)
+            if x.shape[-1] == maps:
+                return x
+            return keras.layers.Conv3D(
+                maps,
+                1,
+                use_bias=False,
+                data_format="channels_last",
+                kernel_initializer=initializer(),
+                name=f"{name}_shortcut",
+            )(x)
 
         def level(x: Any, depth: int) -> Any:
             maps = self.feature_maps * self.factor**depth

@@ -47,8 +47,11 @@ def test_an_untrained_network_neither_loses_nor_blows_up_its_input():
 @pytest.mark.parametrize("levels", [1, 2, 3])
 @pytest.mark.parametrize("convolutions", [1, 2, 3])
 @pytest.mark.parametrize("padding", ["valid", "same"])
-def test_shape_arithmetic_equals_the_model(levels, convolutions, padding):
-    network = UNet(levels=levels, convolutions=convolutions, padding=padding, feature_maps=1)
+@pytest.mark.parametrize("residual", [False, True])
+def test_shape_arithmetic_equals_the_model(levels, convolutions, padding, residual):
+    network = UNet(
+        levels=levels, convolutions=convolutions, padding=padding, feature_maps=1, residual=residual
+    )
     model = network.build(1)
     for wanted in (1, 5, 6):
         shape = network.input_shape((wanted, wanted + 1, wanted + 3))
@@ -62,7 +65,14 @@ def test_shape_arithmetic_equals_the_model(levels, convolutions, padding):
 
 
 @pytest.mark.parametrize(
-    "network", [unet("tiny"), unet("tiny", padding="same"), UNet(levels=3, feature_maps=2)]
+    "network",
+    [
+        unet("tiny"),
+        unet("tiny", padding="same"),
+        UNet(levels=3, feature_maps=2),
+        unet("tiny", residual=True, normalization="batch"),
+        unet("tiny", padding="same", residual=True),
+    ],
 )
 def test_shifting_by_the_pooling_shifts_the_output(network):
     step, context = network.pooling, network.context
@@ -95,6 +105,33 @@ def test_output_depends_on_nothing_beyond_the_context_of_same_padding():
     outer = _predict(model, network, padded)
     p = network.pooling
     np.testing.assert_allclose(outer[:, p:-p, p:-p, p:-p], inner, atol=1e-5)
+
+
+def test_a_residual_block_adds_what_it_was_given():
+    """At the start its last convolution is zero: two 3x3x3 convolutions leave the cropped, mixed input."""
+    network = UNet(levels=1, feature_maps=3, residual=True)
+    model = network.build(2, seed=0)
+    raw = np.random.default_rng(0).normal(size=(1, 9, 8, 7, 1)).astype(np.float32)
+    mixed = raw[:, 2:-2, 2:-2, 2:-2] @ model.get_layer("down0_shortcut").get_weights()[0][0, 0, 0]
+    kernel, bias = model.get_layer("heads").get_weights()
+    np.testing.assert_allclose(
+        np.asarray(model(raw)), np.maximum(mixed, 0) @ kernel[0, 0, 0] + bias, atol=1e-5
+    )
+
+
+def test_batch_normalization_predicts_with_what_it_saw_in_training():
+    model = UNet(levels=1, feature_maps=3, normalization="batch").build(1, seed=0)
+    raw = np.random.default_rng(0).normal(size=(1, 12, 12, 12, 1)).astype(np.float32)
+    before = np.asarray(model(raw))
+    np.testing.assert_array_equal(np.asarray(model(raw[:, :9]))[:, :5], before[:, :5])  # not of the tile
+    for _ in range(200):
+        model(raw, training=True)
+    norm = model.get_layer("down0_norm0")
+    kernel = model.get_layer("down0_conv0").get_weights()[0]
+    windows = np.lib.stride_tricks.sliding_window_view(raw[0, ..., 0], (3, 3, 3))
+    features = np.einsum("zyxabc,abcm->zyxm", windows, kernel[..., 0, :])
+    np.testing.assert_allclose(norm.moving_mean, features.mean((0, 1, 2)), atol=1e-3)
+    np.testing.assert_allclose(norm.moving_variance, features.var((0, 1, 2)), rtol=1e-2)
 
 
 def test_the_seed_decides_the_weights():
