@@ -79,12 +79,13 @@ def test_vectors_on_your_model(tmp_path: Path) -> None:
 
 
 def test_every_configuration_is_valid() -> None:
-    configurations = sorted((ROOT / "pipelines").glob("*.toml"))
+    experiments = sorted((ROOT / "pipelines").rglob("experiment*.toml"))
+    assert [path.parent.name for path in experiments] == ["celegans", "pipelines", "pipelines"]
+    for path in experiments:
+        assert ExperimentConfig.from_toml(path).seeds
+    configurations = [p for p in sorted((ROOT / "pipelines").glob("*.toml")) if p not in experiments]
     assert len(configurations) >= 3
     for path in configurations:
-        if path.name.startswith("experiment"):
-            assert ExperimentConfig.from_toml(path).seeds
-            continue
         config = ns.TrainConfig.from_toml(path)
         assert config.data.train
         if path.stem in ns.scenario_names():
