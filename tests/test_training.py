@@ -129,7 +129,7 @@ def test_heads_may_be_given_one_by_one(tmp_path):
         ('preset = "tiny"', 'preset = "huge"', "expected paper or small or tiny; received 'huge'"),
         ('"three_label_cpv"', '"three_labels"', "scenario 'three_labels'"),
         ("seed = 3", "seed = -3", r"key seed: expected .*greater than or equal to 0; received -3"),
-        ("[data]", "[dat]", r"key data: expected a value"),
+        ("[data]", "[dat]", r"key dat: .*did you mean 'data'\?"),
         ("[data]", "[data", "expected a TOML file"),
         ("[12, 12, 12]", "[12, 12]", r"key patch\.output"),
         ("seed = 3", 'seed = 3\nheads = [{kind = "three_label"}]', "two ways to say one thing"),
