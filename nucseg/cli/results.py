@@ -21,12 +21,14 @@ def evaluate(predicted: str, truth: str, min_size: int) -> dict[str, Any]:
 
 @click.command()
 @click.argument("folder", metavar="DIR")
+@click.option("--truth", metavar="LABELS", help="True labels to compare the OUT of a run with.")
+@click.option("--min-size", type=click.IntRange(min=0), default=0, help="Leave out objects below N voxels.")
 @verb
-def report(folder: str) -> dict[str, Any]:
-    """Write one self-contained HTML page about DIR: a demo, a training run, or the OUT of a run."""
+def report(folder: str, truth: str | None, min_size: int) -> dict[str, Any]:
+    """Write one self-contained HTML page about DIR: a demo, a training run, an experiment, or the OUT of a run."""
     from nucseg.report import report_folder
 
-    return {"path": str(report_folder(folder).resolve())}
+    return {"path": str(report_folder(folder, truth=truth, min_size=min_size).resolve())}
 
 
 @click.command()

@@ -28,20 +28,31 @@ _STEPS = {
 }
 
 
-def report_folder(folder: str | Path) -> Path:
+def report_folder(folder: str | Path, *, truth: str | Path | None = None, min_size: int = 0) -> Path:
     """Write `report.html` into a folder, about what lies there.
 
     Args:
         folder: What `nucseg demo`, `nucseg experiment`, `nucseg train` or `nucseg run` (`predict`, `segment`,
             `measure`) wrote.
+        truth: True labels for the OUT of a run: the page then has the scores, what was found and missed, and the
+            worst cases.
+        min_size: Objects of fewer voxels are left out of the scores, see `nucseg.match`.
 
     Returns:
         Path of the page.
 
     Raises:
-        InputError: If the folder is nothing of these, or something in it cannot be read.
+        InputError: If the folder is nothing of these, or something in it cannot be read; if truth is given for
+            something else than instances, or of another shape.
     """
     base = Path(folder)
+    if truth is not None and not (base / FOLDER).is_dir():
+        raise InputError(
+            f"report about {folder}",
+            expected="the OUT of `nucseg run` or `nucseg segment`, to compare with true labels",
+            received="another folder",
+            remedy="leave out --truth, or give the OUT",
+        )
     if (base / "experiment.json").is_file():
         return report_experiment(base, base / PAGE)
     if (base / "demo.json").is_file():
@@ -49,7 +60,7 @@ def report_folder(folder: str | Path) -> Path:
     if (base / "run.json").is_file():
         return _report_training(base)
     if (base / FOLDER).is_dir() or (base / "labels" / "nuclei").is_dir():
-        return _report_output(base)
+        return _report_output(base, None if truth is None else open_labels(truth), min_size)
     raise InputError(
         str(folder),
         expected="the folder of a demo, an experiment, a training run, or the OUT of `nucseg run`",
@@ -104,13 +115,13 @@ def _report_training(base: Path) -> Path:
     )
 
 
-def _report_output(base: Path) -> Path:
+def _report_output(base: Path, truth: Volume | None = None, min_size: int = 0) -> Path:
     heads = {step: head for step in _STEPS if (head := Records(base, step).head())}
     table = _table(base)
     images, parts = [], []
     labelled = (base / "labels" / "nuclei").is_dir()
     if labelled:
-        image = _shown_image(base, heads)
+        image = _shown_image(base, heads, truth, min_size)
         if image:
             images.append(image)
     if not images and table is not None and len(table["voxels"]):
@@ -133,8 +144,17 @@ def _report_output(base: Path) -> Path:
         done = len(Records(base, step).read()[0])
         summary[f"{_STEPS[step].lower()} blocks"] = f"{done} of {head.get('blocks', '?')}"
     parts += [_step_section(base, step, head) for step, head in heads.items()]
+    if truth is not None and not images:
+        raise InputError(
+            f"report about {base}",
+            expected="labels/nuclei, and the image that they lie on, to compare with the truth",
+            received="an OUT without one of them",
+            remedy="segment first, or bring the image back to where it was",
+        )
+    scores = images[0].scores if images else None
     return write_report(
         base / PAGE,
+        scores={"instances": scores} if scores else None,
         title=f"{'Segmentation' if labelled or table is not None else 'Detection'} {base.resolve().name}",
         summary=summary,
         images=images,
@@ -142,18 +162,19 @@ def _report_output(base: Path) -> Path:
     )
 
 
-def _shown_image(base: Path, heads: dict[str, dict[str, Any]]) -> ReportImage | None:
+def _shown_image(
+    base: Path, heads: dict[str, dict[str, Any]], truth: Volume | None, min_size: int
+) -> ReportImage | None:
     """The instances over the raw image, or over the prediction where the raw image is not recorded."""
     labels = open_labels(base)
     for step in ("predict", "measure"):
         fields = heads.get(step, {}).get("fields", {})
         if fields.get("volume"):
             try:
-                return ReportImage(
-                    "Instances", _raw(Path(fields["volume"]), fields.get("channel")), None, labels
-                )
+                raw = _raw(Path(fields["volume"]), fields.get("channel"))
             except InputError:
                 continue  # moved or deleted since: the next best picture, under a title that says so
+            return ReportImage("Instances", raw, truth, labels, min_size=min_size)
     source = heads.get("segment", {}).get("fields", {}).get("prediction") or base / "prediction"
     try:
         prediction = open_volume(source)
@@ -162,9 +183,10 @@ def _shown_image(base: Path, heads: dict[str, dict[str, Any]]) -> ReportImage | 
             if prediction.channels
             else prediction
         )
-        return ReportImage("Instances over the prediction (the raw image is not there)", shown, None, labels)
     except InputError:
         return None
+    name = "Instances over the prediction (the raw image is not there)"
+    return ReportImage(name, shown, truth, labels, min_size=min_size)
 
 
 def _raw(path: Path, channel: int | None = None) -> Volume:

@@ -11,6 +11,7 @@ from nucseg.blockwise.launch import Local
 from nucseg.blockwise.measure import Measure
 from nucseg.blockwise.segment import Segment
 from nucseg.errors import InputError
+from nucseg.evaluate.matching import match
 from nucseg.evaluate.select import select
 from nucseg.heads.scenario import Decoding, Scenario
 from nucseg.heads.three_label import three_classes
@@ -18,7 +19,7 @@ from nucseg.network.record import RunRecord
 from nucseg.network.unet import UNet
 from nucseg.report import report_folder
 from nucseg.report.training import read_losses
-from nucseg.volume import create_image, create_labels
+from nucseg.volume import create_image, create_labels, open_labels
 
 
 def write(volume, array):
@@ -93,6 +94,30 @@ def test_output_of_a_segmentation(segmented, raw_path, scene, tmp_path):
     only_table = text_of(report_folder(moved))
     assert "of the" in only_table
     assert "median volume" in only_table
+
+
+def test_an_output_is_compared_with_the_truth(segmented, raw_path, scene, tmp_path):
+    out = tmp_path / "OUT"
+    shutil.copytree(segmented, out)
+    wrong = scene.truth.copy()
+    wrong[wrong == wrong.max()] = 0
+    np.save(tmp_path / "truth.npy", wrong)
+    scores = match(wrong, open_labels(out).read(), min_size=9)
+    assert 0 < scores.ap[0.5] < 1
+    text = text_of(report_folder(out, truth=tmp_path / "truth.npy", min_size=9))
+    assert f"{scores.av_ap:.3f}" in text
+    assert f"{scores.ap[0.5]:.3f}" in text
+    assert "True positives" in text
+    assert "9 voxels" in text
+    np.save(tmp_path / "other.npy", wrong[1:])
+    with pytest.raises(InputError, match="one shape"):
+        report_folder(out, truth=tmp_path / "other.npy")
+
+
+def test_truth_is_for_instances(run, scene, tmp_path):
+    np.save(tmp_path / "truth.npy", scene.truth)
+    with pytest.raises(InputError, match="OUT of"):
+        report_folder(run, truth=tmp_path / "truth.npy")
 
 
 def test_labels_without_a_record(scene, tmp_path):
