@@ -49,7 +49,8 @@ def main(config: ns.TrainConfig, folder: str, iterations: int, resume: bool) -> 
         + gp.RandomProvider()
         + ns.Deform(
             RAW,
-            [LABELS, MASK] if mask else LABELS,
+            LABELS,
+            masks=MASK if mask else (),
             rotation_deg=45,
             spacing=10,
             jitter=1.0,

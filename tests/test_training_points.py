@@ -311,5 +311,33 @@ def test_without_masks_and_points_nothing_changes(folder):
         np.testing.assert_array_equal(made[0][name].data, made[1][name].data)
 
 
+def test_a_volume_without_a_mask_beside_one_with_a_mask_is_taught_as_alone(folder):
+    """A mask for one volume makes masks for all: those that are 1 everywhere change no target and no weight."""
+    import gunpowder as gp
+
+    from nucseg.nodes.add_targets import target_keys, weight_keys
+    from nucseg.training.pipeline import batches
+
+    settings = of(folder, "a.zarr")
+    settings = settings.model_copy(update={"augment": settings.augment.model_copy(update={"deform": 1.0})})
+    alone = prepare(settings)
+    assert alone.masks == ()
+    scenario = alone.scenario
+    keys = (*target_keys(scenario).values(), *weight_keys(scenario).values())
+    made = []
+    for prepared in (alone, alone._replace(masks=(AnnotationMask(SHAPE),))):
+        with gp.build(batches(settings, prepared)) as pipeline:
+            for seed in range(4):
+                request = gp.BatchRequest(random_seed=seed)
+                for key in keys:
+                    request[key] = gp.ArraySpec(roi=gp.Roi((0, 0, 0), settings.patch.output))
+                batch = pipeline.request_batch(request)
+                made.append({key: batch[key].data for key in keys})
+    for first, second in zip(made[:4], made[4:], strict=True):
+        for key in keys:
+            np.testing.assert_array_equal(first[key], second[key], err_msg=f"{key}")
+    assert all(patch[weight_keys(scenario)["cpv"]].any() for patch in made)
+
+
 def test_a_full_mask_says_so():
     assert not AnnotationMask((4, 4, 4)).stored

@@ -79,10 +79,11 @@ def choose_decoding(
         scenario: The heads of the prediction.
         base: Selected on validation volumes; None starts from the defaults of the main head.
         seeds: `main` or `votes`; None as in `base`. Changing it takes that kind's default threshold.
-        changes: Other fields of `Decoding`; those that are None are left as they are.
+        changes: Other fields of `Decoding`; those that are None are left as they are. Another number of smoothing
+            passes takes the default threshold of votes that are smoothed so, unless one is given.
 
     Raises:
-        InputError: Votes without center vectors or without a reach.
+        InputError: Votes without center vectors or without a reach; settings of votes for other seeds.
     """
     fields = (base or scenario.default_decoding()).model_dump()
     if seeds is not None and seeds != fields["seeds"]:
@@ -99,7 +100,13 @@ def choose_decoding(
             vectors.default_vote_threshold if votes and vectors else scenario.main.default_seed_threshold
         )
         fields |= {"seeds": seeds, "seed_threshold": threshold}
-    fields |= {name: value for name, value in changes.items() if value is not None}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if fields["seeds"] == "main":
+        _refuse_votes(changes, "seeds of the main head", "take seeds from votes (--seeds votes)")
+    passes = changes.get("vote_passes", fields["vote_passes"])
+    if passes != fields["vote_passes"] and scenario.auxiliary is not None:
+        fields["seed_threshold"] = scenario.auxiliary.default_vote_threshold_after(passes)
+    fields |= changes
     if fields["seeds"] == "votes" and not fields["reach"]:
         raise InputError(
             "seeds from votes",
@@ -127,17 +134,26 @@ def choose_points(
         source: `peaks` or `votes`; None as in `base`. Changing it takes that source's defaults.
         reach: Largest diameter of a nucleus, voxels, instead of the selected one.
         known_reach: The same from the training data, where nothing else says it.
-        changes: Other fields of `PointDecoding`; those that are None are left as they are.
+        changes: Other fields of `PointDecoding`; those that are None are left as they are. Another number of smoothing
+            passes takes the default threshold of votes that are smoothed so, unless one is given.
 
     Raises:
-        InputError: The heads give no such points; votes without a reach; a foreground threshold for peaks.
+        InputError: The heads give no such points; votes without a reach; a foreground threshold or settings of votes
+            for peaks.
     """
     if source is not None:
         scenario.check_source(source)
     if base is None or source not in (None, base.source):
         known = reach or known_reach
         base = scenario.default_votes(known) if source == "votes" else scenario.default_point_decoding(known)
-    fields = base.model_dump() | {name: value for name, value in changes.items() if value is not None}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if base.source == "peaks":
+        _refuse_votes(changes, "peaks", "take points from votes (--source votes)")
+    fields = base.model_dump()
+    passes = changes.get("vote_passes", base.vote_passes)
+    if passes != base.vote_passes and scenario.auxiliary is not None:
+        fields["threshold"] = scenario.auxiliary.default_vote_threshold_after(passes)
+    fields |= changes
     if base.source == "votes" and reach:
         fields["reach"] = reach
     if base.source == "peaks" and fields["foreground_threshold"] is not None:
@@ -149,6 +165,17 @@ def choose_points(
         )
     scenario.check_source(base.source)
     return PointDecoding(**fields)
+
+
+def _refuse_votes(changes: dict[str, Any], found: str, remedy: str) -> None:
+    given = [name for name in ("vote_passes", "votes_from") if name in changes]
+    if given:
+        raise InputError(
+            ", ".join(given),
+            expected=f"none: they are settings of votes, and these are {found}",
+            received=", ".join(str(changes[name]) for name in given),
+            remedy=f"leave them out, or {remedy}",
+        )
 
 
 def diameter_voxels(nucleus_um: float, scale_um: tuple[float, float, float] | None) -> int:

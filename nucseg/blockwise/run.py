@@ -23,6 +23,7 @@ from nucseg.blockwise.segment import HALO, Segment
 from nucseg.blockwise.source import check_segmented
 from nucseg.blockwise.task import Task
 from nucseg.errors import InputError
+from nucseg.heads.decoding import Voters
 from nucseg.heads.scenario import Decoding, Scenario
 from nucseg.volume import open_volume
 
@@ -62,7 +63,7 @@ def run(
         overwrite: Start all steps afresh.
         log: Takes lines about what goes on, and first the memory and disk that it will take.
         decoding: Fields of `Decoding` to use instead of the selected ones: `seeds`, `seed_threshold`,
-            `foreground_threshold`, `reach` (voxels), `dilate`, `min_size`.
+            `foreground_threshold`, `vote_passes`, `votes_from`, `reach` (voxels), `dilate`, `min_size`.
 
     Raises:
         InputError: Input that does not fit, such as a field of `Decoding` for a model that finds points; or an OUT
@@ -168,6 +169,8 @@ def detect(
     threshold: float | None = None,
     distance: int | None = None,
     foreground_threshold: float | None = None,
+    vote_passes: int | None = None,
+    votes_from: Voters | None = None,
     nucleus_um: float | None = None,
     block: Shape | None = None,
     launcher: Launcher | None = None,
@@ -186,6 +189,8 @@ def detect(
         threshold: Points score more than that: height of the peak, or votes per voxel.
         distance: Half the window of the non-maximum suppression, voxels.
         foreground_threshold: Which voxels vote.
+        vote_passes: Smoothing passes of the votes; another number than selected takes its own default threshold.
+        votes_from: Whether the `foreground` votes, or `all` voxels.
         nucleus_um: Largest diameter of a nucleus: how far votes reach. None: what was measured in the training data.
         block: Voxels z, y, x of a block.
         launcher: Where workers run; None is one worker on this machine.
@@ -205,6 +210,8 @@ def detect(
         "threshold": threshold,
         "distance": distance,
         "foreground_threshold": foreground_threshold,
+        "vote_passes": vote_passes,
+        "votes_from": votes_from,
     }
     task: Detect | DetectInstances
     if source == "instances":

@@ -22,6 +22,18 @@ def block_options(function: Callable) -> Callable:
     return zyx("--block", int, "Block (and shard) size in voxels.")(function)
 
 
+def vote_options(function: Callable) -> Callable:
+    """`--vote-passes` and `--votes-from`, the same for seeds and points from votes."""
+    function = click.option(
+        "--votes-from", type=click.Choice(["foreground", "all"]), help="Voxels that vote."
+    )(function)
+    return click.option(
+        "--vote-passes",
+        type=click.IntRange(0, 6),
+        help="Smoothing passes of the votes, each of variance 1/2.",
+    )(function)
+
+
 def segment_options(function: Callable) -> Callable:
     """The decoding options of `segment` and `run`."""
     for option in (
@@ -32,6 +44,7 @@ def segment_options(function: Callable) -> Callable:
         click.option(
             "--max-halo", type=click.IntRange(min=1), default=128, show_default=True, help="Largest halo."
         ),
+        vote_options,
         click.option("--foreground-threshold", type=float, help="Foreground threshold of the main head."),
         click.option("--seed-threshold", type=float, help="Seed threshold (votes: votes a voxel)."),
         click.option("--seeds", type=click.Choice(["main", "votes"]), help="Where seeds come from."),

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from nucseg.cli.blocks import block_options
+from nucseg.cli.blocks import block_options, vote_options
 from nucseg.cli.verb import log, verb
 
 
@@ -25,6 +25,7 @@ from nucseg.cli.verb import log, verb
     "--distance", type=click.IntRange(min=1), metavar="D", help="Maxima of windows of 2 D + 1 voxels a side."
 )
 @click.option("--foreground-threshold", type=float, help="Foreground threshold of the voxels that vote.")
+@vote_options
 @click.option("--nucleus-um", type=float, metavar="D", help="Largest nucleus diameter in micrometres.")
 @block_options
 @verb

@@ -31,7 +31,16 @@ from nucseg.instances.seeds import label_seeds
 from nucseg.instances.votes import votes_above
 from nucseg.instances.watershed import flood
 
-_SHARED = ("seeds", "seed_threshold", "foreground_threshold", "vote_passes", "reach", "dilate", "min_size")
+_SHARED = (
+    "seeds",
+    "seed_threshold",
+    "foreground_threshold",
+    "vote_passes",
+    "votes_from",
+    "reach",
+    "dilate",
+    "min_size",
+)
 """Fields of `Decoding` that are understood here; a decoding with any other field set is decoded by itself."""
 
 _Jobs = list[tuple[int, Decoding]]
@@ -151,9 +160,10 @@ class _Shared:
         for index, decoding in jobs:
             way: tuple = ("main",)
             if decoding.seeds == "votes":
-                way = ("votes", decoding.reach, decoding.vote_passes)
+                way = _way_of_votes(decoding)
                 if way not in votes and self.vectors is not None and vectors is not None:
-                    votes[way] = vectors.votes(self.vectors, foreground, *way[1:])
+                    voters = foreground if decoding.votes_from == "foreground" else None
+                    votes[way] = vectors.votes(self.vectors, voters, decoding.reach, decoding.vote_passes)
             groups[*way, decoding.seed_threshold].append((index, decoding))
 
         return [partial(self._flood, group, foreground, votes) for group in groups.values()]
@@ -164,7 +174,7 @@ class _Shared:
         """Flood from the seeds that the group's decodings have in common."""
         decoding = group[0][1]
         if decoding.seeds == "votes":
-            smoothed = votes["votes", decoding.reach, decoding.vote_passes]
+            smoothed = votes[_way_of_votes(decoding)]
             seeds = votes_above(smoothed, decoding.seed_threshold, decoding.vote_passes)
         else:
             seeds = self.scenario.main.seeds(self.own, decoding.seed_threshold)
@@ -218,6 +228,10 @@ class _Sums(NamedTuple):
     places: np.ndarray
     pairs: np.ndarray
     overlaps: np.ndarray
+
+
+def _way_of_votes(decoding: Decoding) -> tuple:
+    return "votes", decoding.reach, decoding.vote_passes, decoding.votes_from
 
 
 def _understood(decoding: Decoding) -> bool:

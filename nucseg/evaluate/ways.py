@@ -19,7 +19,6 @@ from nucseg.evaluate.matching import detection
 from nucseg.evaluate.scores import Scores
 from nucseg.evaluate.select import GOALS, Goal
 from nucseg.evaluate.truth import Truth
-from nucseg.heads.center_vectors import vote_threshold_grid
 from nucseg.heads.scenario import Decoding, PointDecoding, Scenario
 
 
@@ -79,6 +78,10 @@ class Way(ABC):
         """Score the candidates, see `nucseg.evaluate.grid.score_decodings` for the arguments."""
 
 
+_OF_VOTES = ("vote_passes", "votes_from", "reach")
+"""Fields of `Decoding` that only seeds from votes have."""
+
+
 class Instances(Way):
     """Seeds, watershed, and the instances' centres of mass as detections."""
 
@@ -119,7 +122,7 @@ class Instances(Way):
                 name: list(dict.fromkeys(getattr(d, name) for d in like)) for name in Decoding.model_fields
             }
             # what only votes have makes no difference to others
-            own = {k: v for k, v in choices.items() if kind == "votes" or k not in ("vote_passes", "reach")}
+            own = {k: v for k, v in choices.items() if kind == "votes" or k not in _OF_VOTES}
             for passes in own.get("vote_passes", usual["vote_passes"]):
                 fields = {**usual, **own, "seeds": [kind], "vote_passes": [passes]}
                 if kind == "votes" and "seed_threshold" not in own:
@@ -274,4 +277,4 @@ def _vote_thresholds(scenario: Scenario, usual: Mapping[str, list[Any]], passes:
     vectors = scenario.auxiliary
     if vectors is None or passes in usual["vote_passes"] or passes not in range(7):
         return usual["seed_threshold"]
-    return vote_threshold_grid(vectors.scale if vectors.scale > 1 else 5.5, passes)
+    return vectors.vote_thresholds_after(passes)

@@ -128,7 +128,7 @@ class Head(BaseModel):
             weight: float (batch, z, y, x).
 
         Returns:
-            A scalar tensor: sum(weight * loss) / sum(weight), 0 where no voxel counts.
+            A scalar tensor: sum(weight * loss) / sum(weight), 0 where no voxel counts; never negative.
         """
         raise NotImplementedError
 

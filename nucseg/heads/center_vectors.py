@@ -122,15 +122,28 @@ class CenterVectors(Head):
             InputError: Unit vectors do not vote.
         """
         self._require_votes()
-        return vote_threshold_grid(self.scale if self.scale > 1 else 5.5)
+        return self.vote_thresholds_after(passes=2)
+
+    def vote_thresholds_after(self, passes: int) -> tuple[float, ...]:
+        """`vote_thresholds` of votes that were smoothed in so many passes."""
+        self._require_votes()
+        return vote_threshold_grid(self.scale if self.scale > 1 else 5.5, passes)
 
     @property
     def default_vote_threshold(self) -> float:
         """Vote threshold when nothing was selected: from the middle of `vote_thresholds`."""
-        return self.vote_thresholds[3]
+        return self.default_vote_threshold_after(passes=2)
+
+    def default_vote_threshold_after(self, passes: int) -> float:
+        """`default_vote_threshold` of votes that were smoothed in so many passes."""
+        return self.vote_thresholds_after(passes)[3]
 
     def votes(
-        self, prediction: np.ndarray, foreground: np.ndarray, reach: float | None = None, passes: int = 2
+        self,
+        prediction: np.ndarray,
+        foreground: np.ndarray | None,
+        reach: float | None = None,
+        passes: int = 2,
     ) -> np.ndarray:
         """Smoothed votes of a prediction (3, z, y, x), int64 (z, y, x), 64 ** passes times too large.
 
@@ -145,7 +158,7 @@ class CenterVectors(Head):
     def seeds_from_votes(
         self,
         prediction: np.ndarray,
-        foreground: np.ndarray,
+        foreground: np.ndarray | None,
         threshold: float,
         reach: float | None = None,
         passes: int = 2,
@@ -154,7 +167,7 @@ class CenterVectors(Head):
 
         Args:
             prediction: Vectors in voxels, float32 (3, z, y, x).
-            foreground: The voxels that vote, bool (z, y, x).
+            foreground: The voxels that vote, bool (z, y, x); None: all.
             threshold: Votes per voxel, after smoothing.
             reach: Longest vector that votes, voxels; None: any.
             passes: Binomial smoothing passes; 2 are a standard deviation of 1 voxel.

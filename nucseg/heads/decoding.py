@@ -4,6 +4,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Voters = Literal["foreground", "all"]
+
 
 class Decoding(BaseModel):
     """How a prediction becomes surface, seeds and foreground, and what is done with the instances.
@@ -13,6 +15,8 @@ class Decoding(BaseModel):
         seed_threshold: Of the main head's seeds, or votes per voxel.
         foreground_threshold: Of the main head's foreground.
         vote_passes: Binomial smoothing passes of the vote map; 2 are a standard deviation of 1 voxel.
+        votes_from: Which voxels vote: the `foreground`, or `all`, so that a nucleus whose foreground is too small still
+            has all its votes, and what the vectors of the background say counts, too.
         reach: Longest vector that votes, voxels: about the largest diameter of a nucleus. Needed for votes.
         dilate: Voxels to grow the instances by, without overwriting.
         min_size: Instances of fewer voxels are dropped.
@@ -24,6 +28,7 @@ class Decoding(BaseModel):
     seed_threshold: float
     foreground_threshold: float
     vote_passes: int = Field(2, ge=0, le=6)
+    votes_from: Voters = "foreground"
     reach: int = Field(0, ge=0)
     dilate: int = Field(0, ge=0)
     min_size: int = Field(0, ge=0)

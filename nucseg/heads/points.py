@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validat
 from nucseg.errors import InputError
 from nucseg.heads.base import Head
 from nucseg.heads.center_vectors import CenterVectors
+from nucseg.heads.decoding import Voters
 
 PointSource = Literal["peaks", "votes"]
 
@@ -23,8 +24,9 @@ class PointDecoding(BaseModel):
         threshold: Points have a larger score: height of the peak, or votes per voxel after smoothing.
         distance: Half the window of the non-maximum suppression, voxels: 2 * distance + 1 a side.
         foreground_threshold: Which voxels vote: that of the main head's foreground, or, without a main head, of
-            the head that detects. Needed for votes.
+            the head that detects. Needed for votes from the foreground.
         vote_passes: Binomial smoothing passes of the vote map; 2 are a standard deviation of 1 voxel.
+        votes_from: Which voxels vote: the `foreground`, or `all`.
         reach: Longest vector that votes, voxels: about the largest diameter of a nucleus. Needed for votes.
     """
 
@@ -35,13 +37,14 @@ class PointDecoding(BaseModel):
     distance: int = Field(ge=1)
     foreground_threshold: float | None = None
     vote_passes: int = Field(2, ge=0, le=6)
+    votes_from: Voters = "foreground"
     reach: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _votes_are_bounded(self) -> Self:
         if self.source == "votes" and self.reach == 0:
             raise ValueError("votes need a reach: the largest diameter of a nucleus, in voxels")
-        if self.source == "votes" and self.foreground_threshold is None:
+        if self.source == "votes" and self.votes_from == "foreground" and self.foreground_threshold is None:
             raise ValueError("votes need a foreground_threshold, which says which voxels vote")
         return self
 
@@ -90,9 +93,11 @@ class PointDecoder(BaseModel):
         if decoding.source == "peaks" and self._detector:
             return self._detector.peaks(self._own(prediction, self._detector))
         vectors, voters = self._vectors, self._voters
-        if vectors is None or voters is None or decoding.foreground_threshold is None:
+        if vectors is None or voters is None:
             raise ValueError("check_source lets no such decoding through")
-        foreground = voters.foreground(self._own(prediction, voters), decoding.foreground_threshold)
+        foreground: np.ndarray | None = None
+        if decoding.votes_from == "foreground" and decoding.foreground_threshold is not None:
+            foreground = voters.foreground(self._own(prediction, voters), decoding.foreground_threshold)
         votes = vectors.votes(
             self._own(prediction, vectors), foreground, decoding.reach, decoding.vote_passes
         )

@@ -230,7 +230,7 @@ class Scenario(PointDecoder):
                 )
             seeds = vectors.seeds_from_votes(
                 prediction[slices[vectors.name]],
-                foreground,
+                foreground if decoding.votes_from == "foreground" else None,
                 decoding.seed_threshold,
                 reach=decoding.reach,
                 passes=decoding.vote_passes,

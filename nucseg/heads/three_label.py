@@ -75,7 +75,7 @@ class ThreeLabel(Head):
     @property
     def foreground_thresholds(self) -> tuple[float, ...]:
         """Of 1 - P(background)."""
-        return (0.5, 0.6, 0.7, 0.8, 0.9)
+        return (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
     @property
     def default_seed_threshold(self) -> float:

@@ -29,7 +29,8 @@ class AddTargets(gp.BatchFilter):
     A nucleus at the patch's border keeps its true centre: labels are requested with a margin and centres are
     taken there. A nucleus that reaches the face of the enlarged region too may continue beyond it; its centre
     is unknown, and its voxels get weight 0 where centres matter. The border of the acquired volume is no such
-    face (there is only background behind it, or nothing is provided): the visible part counts.
+    face (there is only background behind it, or nothing is provided): the visible part counts. That holds with a mask
+    too, which `RandomPatch` and `Deform` continue by 1 outside the volume: one that is 1 everywhere changes nothing.
 
     With a mask, what is not annotated is not known: weights are 0 there, and the centre of a nucleus that has one
     of its voxels there, or beside one of them (26 neighbours), is unknown too. Heads that need to know how far a

@@ -24,8 +24,8 @@ class Deform(gp.BatchFilter):
     Raw is resampled trilinearly, labels by the nearest voxel, each once. Targets are computed after it, from
     the deformed labels. Rotation and elastic deformation happen in um: a sphere stays a sphere whatever the
     voxel size. All rois of a request share the transformation; what it wants upstream is a box around the
-    request's middle, as large as needed. Outside of what is provided upstream, raw and labels are 0. Balls around
-    annotated points (`PointLabels`) are not resampled: the points are moved, exactly, and the balls made anew.
+    request's middle, as large as needed. Outside of what is provided upstream, raw and labels are 0, masks 1. Balls
+    around annotated points (`PointLabels`) are not resampled: the points are moved, exactly, and the balls made anew.
 
     With `reuse=k` one deformed patch serves k consecutive batches, each with its own mirroring and
     transposition: deforming is the dearest step and 48 orientations of a patch differ. Batches `g * k` to
@@ -35,7 +35,9 @@ class Deform(gp.BatchFilter):
 
     Args:
         raw: Arrays of intensities, floating point.
-        labels: Arrays to be resampled by the nearest voxel: labels, masks.
+        labels: Arrays to be resampled by the nearest voxel: labels.
+        masks: Arrays that are 0 where nothing is annotated; resampled by the nearest voxel to 0 and 1. Outside of the
+            acquired volume they are 1: nothing is there, and that is known.
         rotation_deg: Largest angle of the rotation, degrees, drawn uniformly from both signs.
         rotate: `"isotropic"` rotates about any axis if the voxels are cubes and otherwise in the plane of the
             two axes with the same voxel size, if there are such; `"all"` about any axis whatever the voxels.
@@ -58,6 +60,7 @@ class Deform(gp.BatchFilter):
         raw: gp.ArrayKey | Sequence[gp.ArrayKey],
         labels: gp.ArrayKey | Sequence[gp.ArrayKey] = (),
         *,
+        masks: gp.ArrayKey | Sequence[gp.ArrayKey] = (),
         rotation_deg: float = 45.0,
         rotate: Literal["isotropic", "all"] = "isotropic",
         spacing: float | Sequence[float] = 10.0,
@@ -70,6 +73,7 @@ class Deform(gp.BatchFilter):
     ) -> None:
         self.raw = _keys(raw)
         self.labels = _keys(labels)
+        self.masks = _keys(masks)
         self.rotation_deg, self.rotate = float(rotation_deg), rotate
         self.spacing, self.jitter = spacing, jitter
         self.mirror, self.transpose = mirror, transpose
@@ -91,7 +95,7 @@ class Deform(gp.BatchFilter):
         self.voxel_um = np.array(self._given_scale or upstream_scale_um(self))
         self._groups = exchangeable_axes(tuple(self.voxel_um))
         self._upstream = {}
-        for key in (*self.raw, *self.labels):
+        for key in (*self.raw, *self.labels, *self.masks):
             if key not in self.spec:
                 raise InputError(
                     "Deform",
@@ -144,14 +148,14 @@ class Deform(gp.BatchFilter):
         return batch
 
     def _rois(self, request: gp.BatchRequest) -> dict[gp.ArrayKey, gp.Roi]:
-        known = {*self.raw, *self.labels}
+        known = {*self.raw, *self.labels, *self.masks}
         for key, spec in request.items():
             if spec.roi is not None and key not in known:
                 raise InputError(
                     "Deform",
-                    expected="every requested array among raw or labels",
+                    expected="every requested array among raw, labels or masks",
                     received=f"a request for {key}",
-                    remedy="add it to raw (interpolated) or to labels (nearest voxel)",
+                    remedy="add it to raw (interpolated), to labels (nearest voxel) or to masks",
                 )
         return {key: spec.roi.copy() for key, spec in request.array_specs.items() if spec.roi is not None}
 
@@ -232,9 +236,13 @@ class Deform(gp.BatchFilter):
             balls = self._moved_balls(array, how)
             if balls is not None:
                 return balls.stamp(tuple(box.begin), tuple(box.shape)).astype(data.dtype), box, attrs
+            if key in self.masks:
+                data = (data == 0).astype(data.dtype)  # outside becomes 0, which is 1 again below
             data = how.resample(
                 data, begin, np.array(box.begin), np.array(box.shape), interpolate=interpolate
             )
+            if key in self.masks:
+                data = (data == 0).astype(data.dtype)
         return data, box, attrs
 
     def _moved_balls(self, array: gp.Array, how: Deformation) -> Balls | None:

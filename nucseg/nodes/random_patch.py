@@ -27,8 +27,8 @@ class RandomPatch(gp.BatchFilter):
 
     With a mask, places follow the annotation: an annotated voxel is drawn, each as probable as the others, and
     then one of the patches that hold it and fit. Uniform places would seldom meet the little that is annotated
-    of a large volume, and such a patch teaches nothing. What lies outside the volume is 0, not annotated, in the
-    mask too.
+    of a large volume, and such a patch teaches nothing. Outside the volume the mask is 1: nothing is there, and that
+    is known. A mask that is nowhere 0 changes nothing, neither places nor targets.
 
     Args:
         patch: Shape of the output patch, voxels.
@@ -36,6 +36,8 @@ class RandomPatch(gp.BatchFilter):
         min_foreground: Fraction of the output patch that must carry a label, 0 to 1; places with less are
             drawn again. A third of all places in a volume may hold no nucleus at all.
         mask: An array that is 0 where nothing is annotated. It is read once in `setup`.
+        follow_mask: Whether places follow the mask. False for one that is known to be nowhere 0: it need not be
+            read.
         tries: How often a place is drawn before the request fails.
 
     Raises:
@@ -50,6 +52,7 @@ class RandomPatch(gp.BatchFilter):
         labels: gp.ArrayKey | None = None,
         min_foreground: float = 0.0,
         mask: gp.ArrayKey | None = None,
+        follow_mask: bool = True,
         tries: int = 100,
     ) -> None:
         if min_foreground > 0 and labels is None:
@@ -63,7 +66,9 @@ class RandomPatch(gp.BatchFilter):
         self.labels = labels
         self.min_foreground = min_foreground
         self.mask = mask
+        self.follow_mask = follow_mask
         self.tries = tries
+        self._cells: list[gp.Roi] = []
 
     def setup(self) -> None:
         """Take off the bounds: any request can be served."""
@@ -84,7 +89,8 @@ class RandomPatch(gp.BatchFilter):
                     received=f"{tuple(self.patch)}",
                     remedy="take a smaller output patch",
                 )
-        if self.mask is not None:
+        self._cells = []
+        if self.mask is not None and self.follow_mask:
             self._count(self.mask)
         for key, spec in list(self.spec.array_specs.items()):
             if spec.roi is not None:
@@ -93,7 +99,7 @@ class RandomPatch(gp.BatchFilter):
                 self.updates(key, unbounded)
 
     def provide(self, request: gp.BatchRequest) -> gp.Batch:
-        """Draw a place, read what of the request is inside the volume, fill the rest with zeros."""
+        """Draw a place, read what of the request is inside the volume, fill the rest: masks with 1, others with 0."""
         if request.graph_specs:
             raise InputError(
                 "RandomPatch",
@@ -114,16 +120,16 @@ class RandomPatch(gp.BatchFilter):
             upstream[key].roi = inside if not inside.empty else gp.Roi(self.volume.begin, (1, 1, 1))
         batch = self.get_upstream_provider().request_batch(upstream)
         for key, roi in wanted.items():
-            batch.arrays[key] = _padded(batch[key], roi, request[key].roi)
+            batch.arrays[key] = _padded(batch[key], roi, request[key].roi, int(key == self.mask))
         return batch
 
     def _draw(self, rng: np.random.Generator, patch: Any, request: gp.BatchRequest) -> gp.Coordinate:
         room = self.volume.shape - self.patch
         for _ in range(self.tries):
-            if self.mask is None:
-                place = self.volume.begin + gp.Coordinate(rng.integers(0, np.array(room) + 1))
-            else:
+            if self._cells:
                 place = self._around_annotated(rng, request.random_seed)
+            else:
+                place = self.volume.begin + gp.Coordinate(rng.integers(0, np.array(room) + 1))
             if self.min_foreground <= 0 or self._foreground(place, request) >= self.min_foreground:
                 return place - patch.begin
         raise InputError(
@@ -134,7 +140,7 @@ class RandomPatch(gp.BatchFilter):
         )
 
     def _count(self, mask: gp.ArrayKey) -> None:
-        """Count the annotated voxels in each cell of a grid over the volume."""
+        """Count the annotated voxels in each cell of a grid over the volume; no cells where all voxels are."""
         steps = [range(b, e, CELL) for b, e in zip(self.volume.begin, self.volume.end, strict=True)]
         cells = [gp.Roi(begin, (CELL,) * 3).intersect(self.volume) for begin in product(*steps)]
         counts = np.array([np.count_nonzero(self._look(mask, cell, 0)) for cell in cells])
@@ -145,6 +151,8 @@ class RandomPatch(gp.BatchFilter):
                 received="0 everywhere",
                 remedy="check the mask, or leave this volume out",
             )
+        if counts.sum() == self.volume.size:
+            return
         self._cells = [cells[i] for i in np.flatnonzero(counts)]
         self._shares = np.cumsum(counts[counts > 0]) / counts.sum()
 
@@ -166,8 +174,8 @@ class RandomPatch(gp.BatchFilter):
         return self.get_upstream_provider().request_batch(look)[key].data
 
 
-def _padded(array: gp.Array, roi: gp.Roi, as_roi: gp.Roi) -> gp.Array:
-    """The array over `roi`, zero where it has no data, announced as `as_roi`."""
+def _padded(array: gp.Array, roi: gp.Roi, as_roi: gp.Roi, outside: int) -> gp.Array:
+    """The array over `roi`, `outside` where it has no data, announced as `as_roi`."""
     spec = array.spec.copy()
     spec.roi = as_roi.copy()
     attrs = dict(array.attrs)
@@ -176,7 +184,7 @@ def _padded(array: gp.Array, roi: gp.Roi, as_roi: gp.Roi) -> gp.Array:
     if array.spec.roi == roi:
         return gp.Array(array.data, spec, attrs)
     shape = tuple(roi.shape)
-    data = np.zeros((*array.data.shape[:-3], *shape), array.data.dtype)
+    data = np.full((*array.data.shape[:-3], *shape), outside, array.data.dtype)
     common = array.spec.roi.intersect(roi)
     if not common.empty:
         inside = (common - array.spec.roi.begin).to_slices()

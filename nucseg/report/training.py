@@ -78,6 +78,7 @@ def selection_section(run: Path) -> list[Section]:
             "seed_threshold",
             "foreground_threshold",
             "vote_passes",
+            "votes_from",
             "reach",
             "dilate",
             "min_size",

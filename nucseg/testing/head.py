@@ -1,22 +1,27 @@
 """`check_head`: the whole contract of a `Head` in one call."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from nucseg.errors import NucsegError
 from nucseg.heads.base import Centers, Head
 from nucseg.heads.scenario import Scenario
 from nucseg.instances.centroids import centroids
+from nucseg.testing.contract import ContractBroken, require
+from nucseg.testing.head_training import check_descent, check_place, check_unknown_centers
 
 _SHAPE = (14, 15, 16)
 _CROP = (slice(2, 12), slice(3, 12), slice(2, 14))
 _PATCH = (10, 9, 12)
-
-
-class ContractBroken(NucsegError):
-    """A part does not keep a promise that the rest of nucseg relies on."""
+_FIELDS = (
+    "name",
+    "channels",
+    "target_channels",
+    *(f"{kind}_thresholds" for kind in ("seed", "foreground", "peak")),
+    *(f"default_{kind}_threshold" for kind in ("seed", "foreground", "peak")),
+    "dilations",
+    "default_dilate",
+)
 
 
 def check_head(head: Head) -> None:
@@ -24,8 +29,9 @@ def check_head(head: Head) -> None:
 
     Checked on a tiny volume with two touching nuclei and one cut by the border: name, kind and channels; the way
     through JSON; shapes, types and finiteness of target, weight, loss, activation and decoding; that masked voxels
-    and voxels of weight 0 do not matter; that the loss has a gradient and falls along it; that a batch of two
-    equal patches costs as much as one; that nothing is written into the inputs.
+    and voxels of weight 0 do not matter; that a target does not depend on where the crop lies, and that nothing is
+    taught about centres that are not known; that the loss has a gradient, falls along it and is never negative; that
+    a batch of two equal patches costs as much as one; that nothing is written into the inputs.
 
     Args:
         head: An instance of the class to check.
@@ -48,37 +54,35 @@ def check_head(head: Head) -> None:
         _check_detection(head, prediction)
 
 
-def _require(holds: Any, head: Head, promise: str, found: Any) -> None:
-    if not holds:
-        raise ContractBroken(f"{type(head).__name__}: {promise}; found {found}")
-
-
 def _check_fields(head: Head) -> None:
-    _require(head.name.isidentifier(), head, "name is an identifier, it begins array names", repr(head.name))
+    for field in _FIELDS:
+        given = getattr(type(head), field, None)
+        require(not callable(given), head, f"{field} is a @property", "a method")
+    require(head.name.isidentifier(), head, "name is an identifier, it begins array names", repr(head.name))
     for field in ("channels", "target_channels"):
         value = getattr(head, field)
-        _require(isinstance(value, int) and value >= 1, head, f"{field} is at least 1", value)
-    _require(head.weight_beside(6.0) > 0, head, "weight_beside is positive", head.weight_beside(6.0))
+        require(isinstance(value, int) and value >= 1, head, f"{field} is at least 1", value)
+    require(head.weight_beside(6.0) > 0, head, "weight_beside is positive", head.weight_beside(6.0))
     kinds = {"foreground"} if head.is_main or head.detects else set()
     kinds |= {"seed"} if head.is_main else set()
     kinds |= {"peak"} if head.detects else set()
     for kind in sorted(kinds):
         grid = getattr(head, f"{kind}_thresholds")
-        _require(len(grid) > 0 and list(grid) == sorted(grid), head, f"{kind}_thresholds ascend", grid)
+        require(len(grid) > 0 and list(grid) == sorted(grid), head, f"{kind}_thresholds ascend", grid)
         default = getattr(head, f"default_{kind}_threshold")
         inside = grid[0] <= default <= grid[-1]
-        _require(inside, head, f"default_{kind}_threshold lies within the grid", default)
+        require(inside, head, f"default_{kind}_threshold lies within the grid", default)
     if head.is_main:
         dilations = head.dilations
-        _require(min(dilations) >= 0, head, "dilations are 0 or more voxels", dilations)
-        _require(head.default_dilate in dilations, head, "default_dilate is one of dilations", dilations)
+        require(min(dilations) >= 0, head, "dilations are 0 or more voxels", dilations)
+        require(head.default_dilate in dilations, head, "default_dilate is one of dilations", dilations)
 
 
 def _check_json(head: Head) -> None:
     scenario = Scenario([head])
     again = Scenario.from_json(scenario.to_json())
-    _require(again == scenario, head, "a scenario with the head survives JSON", again)
-    _require(type(again.heads[0]) is type(head), head, "its kind finds its class again", again.heads[0])
+    require(again == scenario, head, "a scenario with the head survives JSON", again)
+    require(type(again.heads[0]) is type(head), head, "its kind finds its class again", again.heads[0])
 
 
 def _labels() -> np.ndarray:
@@ -101,17 +105,17 @@ def _check_target(head: Head) -> tuple[np.ndarray, np.ndarray]:
     mask = np.ones(_SHAPE, np.bool_)
     scale_um = (0.5, 0.2, 0.2)
     target, weight = head.target(labels, _CROP, scale_um, centers, mask)
-    _require((labels == before).all() and mask.all(), head, "target leaves its inputs alone", "changes")
+    require((labels == before).all() and mask.all(), head, "target leaves its inputs alone", "changes")
     for name, array, shape in (
         ("target", target, (head.target_channels, *_PATCH)),
         ("weight", weight, _PATCH),
     ):
-        _require(array.shape == shape, head, f"{name} has the crop's shape {shape}", array.shape)
-        _require(array.dtype == np.float32, head, f"{name} is float32", array.dtype)
-        _require(np.isfinite(array).all(), head, f"{name} is finite", "other values")
-    _require((weight >= 0).all(), head, "no weight is negative", weight.min())
+        require(array.shape == shape, head, f"{name} has the crop's shape {shape}", array.shape)
+        require(array.dtype == np.float32, head, f"{name} is float32", array.dtype)
+        require(np.isfinite(array).all(), head, f"{name} is finite", "other values")
+    require((weight >= 0).all(), head, "no weight is negative", weight.min())
     for given, found in zip(head.target(labels, _CROP, scale_um, centers), (target, weight), strict=True):
-        _require(
+        require(
             np.array_equal(given, found),
             head,
             "no mask is the same as a mask that is True everywhere",
@@ -121,15 +125,17 @@ def _check_target(head: Head) -> tuple[np.ndarray, np.ndarray]:
     head.target(narrow, _CROP, None, _centers(narrow))  # any integer type, and no scale
     mask[:, 6:] = False
     masked = head.target(labels, _CROP, scale_um, centers, mask)[1]
-    _require(not masked[:, 3:].any(), head, "the weight is 0 where the mask is False", "weights")
+    require(not masked[:, 3:].any(), head, "the weight is 0 where the mask is False", "weights")
     empty = np.zeros(_SHAPE, np.uint32)
     for array in head.target(empty, _CROP, scale_um, _centers(empty)):
-        _require(
+        require(
             np.isfinite(array).all(),
             head,
             "a patch without any nucleus has a target and weight",
             "not finite",
         )
+    check_place(head, labels, centers, _CROP)
+    check_unknown_centers(head, labels, centers, _CROP)
     return target, weight
 
 
@@ -144,27 +150,27 @@ def _check_loss(head: Head, target: np.ndarray, weight: np.ndarray) -> None:
     def loss(output: np.ndarray, y: np.ndarray = y, w: np.ndarray = w) -> float:
         tensors = [ops.convert_to_tensor(array) for array in (output, y, w)]
         value = ops.convert_to_numpy(head.loss(*tensors))
-        _require(value.shape == (), head, "the loss is a scalar", value.shape)
+        require(value.shape == (), head, "the loss is a scalar", value.shape)
         return float(value)
 
     start = loss(output)
-    _require(np.isfinite(start), head, "the loss is finite", start)
-    _require(np.isfinite(loss(100 * output)), head, "the loss of large outputs is finite", "other")
-    _require(
+    require(np.isfinite(start), head, "the loss is finite", start)
+    require(np.isfinite(loss(100 * output)), head, "the loss of large outputs is finite", "other")
+    require(
         loss(output, w=0 * w) == 0, head, "the loss is 0 where nothing has a weight", loss(output, w=0 * w)
     )
     twice = loss(*(np.concatenate([array, array]) for array in (output, y, w)))
-    _require(
+    require(
         np.isclose(twice, start, rtol=1e-4), head, "two equal patches cost as much as one", (twice, start)
     )
     uncounted = w == 0
     changed = np.where(uncounted[..., None], output + 5, output)
     unchanged = np.isclose(loss(changed), start, rtol=1e-4)
-    _require(unchanged, head, "what is predicted where the weight is 0 does not matter", loss(changed))
+    require(unchanged, head, "what is predicted where the weight is 0 does not matter", loss(changed))
     half = w * (rng.random(w.shape) < 0.5)
     changed = np.where((half == 0)[..., None], output - 3, output)
     unchanged = np.isclose(loss(changed, w=half), loss(output, w=half), rtol=1e-4)
-    _require(unchanged, head, "each voxel counts by its own weight", loss(changed, w=half))
+    require(unchanged, head, "each voxel counts by its own weight", loss(changed, w=half))
     _check_gradient(head, loss, output)
 
 
@@ -175,13 +181,14 @@ def _check_gradient(head: Head, loss: Callable[[np.ndarray], float], output: np.
     for _ in range(4):
         direction = rng.normal(size=output.shape).astype(np.float32)
         slopes.append((loss(output + 0.05 * direction) - loss(output - 0.05 * direction)) / 0.1)
-    _require(np.isfinite(slopes).all(), head, "the loss has finite slopes", slopes)
-    _require(np.any(np.abs(slopes) > 1e-7), head, "the loss depends on the output", slopes)
+    require(np.isfinite(slopes).all(), head, "the loss has finite slopes", slopes)
+    require(np.any(np.abs(slopes) > 1e-7), head, "the loss depends on the output", slopes)
     for channel in range(output.shape[-1]):
         step = np.zeros(output.shape[-1], np.float32)
         step[channel] = 0.5
         moves = abs(loss(output + step) - loss(output))
-        _require(moves > 1e-9, head, f"the loss depends on output channel {channel}", moves)
+        require(moves > 1e-9, head, f"the loss depends on output channel {channel}", moves)
+    check_descent(head, loss, output)
 
 
 def _check_activation(head: Head) -> np.ndarray:
@@ -189,14 +196,14 @@ def _check_activation(head: Head) -> np.ndarray:
     output = (50 * rng.normal(size=(head.channels, *_PATCH))).astype(np.float32)
     before = output.copy()
     prediction = head.activation(output)
-    _require((output == before).all(), head, "activation leaves its input alone", "changes")
-    _require(isinstance(prediction, np.ndarray), head, "activation returns a numpy array", type(prediction))
-    _require(prediction.shape == output.shape, head, "activation keeps the shape", prediction.shape)
-    _require(prediction.dtype == np.float32, head, "activation returns float32", prediction.dtype)
-    _require(np.isfinite(prediction).all(), head, "activation of large outputs is finite", "other values")
+    require((output == before).all(), head, "activation leaves its input alone", "changes")
+    require(isinstance(prediction, np.ndarray), head, "activation returns a numpy array", type(prediction))
+    require(prediction.shape == output.shape, head, "activation keeps the shape", prediction.shape)
+    require(prediction.dtype == np.float32, head, "activation returns float32", prediction.dtype)
+    require(np.isfinite(prediction).all(), head, "activation of large outputs is finite", "other values")
     part = head.activation(output[:, 2:5, 3:7, 1:9])
     same = np.array_equal(part, prediction[:, 2:5, 3:7, 1:9])
-    _require(same, head, "activation is voxel by voxel, so that blocks agree", "differences")
+    require(same, head, "activation is voxel by voxel, so that blocks agree", "differences")
     return prediction
 
 
@@ -208,11 +215,11 @@ def _check_decoding(head: Head, prediction: np.ndarray) -> None:
     for name, dtype, array, cropped in zip(
         ("surface", "seeds", "foreground"), (np.float32, np.bool_, np.bool_), whole, parts, strict=True
     ):
-        _require(array.shape == _PATCH, head, f"{name} has shape (z, y, x)", array.shape)
-        _require(array.dtype == dtype, head, f"{name} is {np.dtype(dtype)}", array.dtype)
+        require(array.shape == _PATCH, head, f"{name} has shape (z, y, x)", array.shape)
+        require(array.dtype == dtype, head, f"{name} is {np.dtype(dtype)}", array.dtype)
         same = np.array_equal(array[2:5, 3:7, 1:9], cropped)
-        _require(same, head, f"{name} is voxel by voxel, so that blocks agree", "differences")
-    _require(np.isfinite(whole[0]).all(), head, "surface is finite", "other values")
+        require(same, head, f"{name} is voxel by voxel, so that blocks agree", "differences")
+    require(np.isfinite(whole[0]).all(), head, "surface is finite", "other values")
 
 
 def _check_detection(head: Head, prediction: np.ndarray) -> None:
@@ -223,7 +230,7 @@ def _check_detection(head: Head, prediction: np.ndarray) -> None:
     for name, dtype, array, cropped in zip(
         ("peaks", "foreground"), (np.float32, np.bool_), whole, parts, strict=True
     ):
-        _require(array.shape == _PATCH, head, f"{name} has shape (z, y, x)", array.shape)
-        _require(array.dtype == dtype, head, f"{name} is {np.dtype(dtype)}", array.dtype)
+        require(array.shape == _PATCH, head, f"{name} has shape (z, y, x)", array.shape)
+        require(array.dtype == dtype, head, f"{name} is {np.dtype(dtype)}", array.dtype)
         same = np.array_equal(array[2:5, 3:7, 1:9], cropped)
-        _require(same, head, f"{name} is voxel by voxel, so that blocks agree", "differences")
+        require(same, head, f"{name} is voxel by voxel, so that blocks agree", "differences")

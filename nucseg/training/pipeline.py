@@ -87,7 +87,8 @@ def batches(config: TrainConfig, prepared: Prepared, extra: Extra = ()) -> gp.Pi
     pipeline = sources + gp.RandomProvider() if len(sources) > 1 else sources[0]
     pipeline += Deform(
         RAW,
-        [LABELS] if mask is None else [LABELS, mask],
+        LABELS,
+        masks=() if mask is None else mask,
         rotation_deg=augment.rotation_deg,
         rotate=augment.rotate,
         spacing=augment.spacing,
@@ -123,7 +124,11 @@ def _source(config: TrainConfig, prepared: Prepared, index: int) -> gp.Pipeline:
         normalize=config.data.normalize,
         in_memory=config.data.in_memory,
     ) + RandomPatch(
-        config.patch.output, labels=LABELS, min_foreground=foreground, mask=MASK if partly else None
+        config.patch.output,
+        labels=LABELS,
+        min_foreground=foreground,
+        mask=MASK if prepared.masks else None,
+        follow_mask=partly,
     )
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from blockwise_cases import random_prediction, save_prediction
+from click.testing import CliRunner
 from scipy.ndimage import gaussian_filter
 
 from nucseg.blockwise.decoding import Origin, choose_points, read_origin, write_origin
@@ -11,21 +12,25 @@ from nucseg.blockwise.detect_instances import DetectInstances
 from nucseg.blockwise.launch import Local
 from nucseg.blockwise.measure import Measure
 from nucseg.blockwise.run import detect, segment
+from nucseg.cli.main import cli
 from nucseg.errors import InputError
 from nucseg.evaluate import evaluate_paths
 from nucseg.evaluate.detect import points
+from nucseg.evaluate.grid import instances
 from nucseg.evaluate.matching import detection
-from nucseg.heads.center_vectors import CenterVectors
+from nucseg.heads.center_vectors import CenterVectors, vote_threshold_grid
 from nucseg.heads.gaussian_centers import GaussianCenters
-from nucseg.heads.scenario import PointDecoding, Scenario
+from nucseg.heads.scenario import Decoding, PointDecoding, Scenario
 from nucseg.points import read_points, read_table
-from nucseg.volume import create_image, create_labels
+from nucseg.volume import create_image, create_labels, open_volume
 
 HERE = Local(workers=0)
 SHAPE = (30, 34, 41)
 BOTH = Scenario([GaussianCenters(), CenterVectors()])
 PEAKS = PointDecoding(threshold=0.4, distance=3)
 VOTES = PointDecoding(source="votes", threshold=0.5, distance=2, foreground_threshold=0.0, reach=4)
+
+OF_ALL = PointDecoding(source="votes", threshold=0.5, distance=2, vote_passes=1, votes_from="all", reach=4)
 
 
 def blobs(seed, levels=0):
@@ -39,7 +44,7 @@ def blobs(seed, levels=0):
     return np.concatenate([height[None], np.round(8 * vectors / vectors.std()) / 4]).astype(np.float32)
 
 
-@pytest.mark.parametrize("decoding", [PEAKS, VOTES], ids=["peaks", "votes"])
+@pytest.mark.parametrize("decoding", [PEAKS, VOTES, OF_ALL], ids=["peaks", "votes", "all"])
 @pytest.mark.parametrize("levels", [0, 5])
 def test_every_block_shape_finds_the_points_of_the_whole(tmp_path, decoding, levels):
     prediction = blobs(seed=levels, levels=levels)
@@ -139,6 +144,45 @@ def test_the_output_is_evaluated_as_points(tmp_path):
     assert evaluate_paths(out, tmp_path / "truth").ap[0.5] == 1  # labels go before points
 
 
+@pytest.mark.parametrize("passes", [0, 3])
+def test_the_command_line_takes_voters_and_passes(tmp_path, passes):
+    """`segment` and `detect` against decoding in memory, with both options away from their defaults."""
+    prediction = random_prediction(SHAPE, 3, "three_label_cpv")
+    path, out = save_prediction(tmp_path / "p.zarr", prediction), str(tmp_path / "o.zarr")
+    scenario = Scenario.named("three_label_cpv")
+    how = [
+        "--head",
+        scenario.name,
+        "--nucleus-um",
+        "0.4",
+        "--foreground-threshold",
+        "0.55",
+        "--block",
+        "16",
+        "17",
+        "18",
+    ]
+    how += ["--vote-passes", str(passes), "--votes-from", "all", "--launcher", "local:0", "--json"]
+    fields = {"foreground_threshold": 0.55, "reach": 4, "vote_passes": passes, "votes_from": "all"}
+    done = CliRunner().invoke(
+        cli, ["segment", path, out, "--seeds", "votes", "--seed-threshold", "0.7", *how]
+    )
+    assert done.exit_code == 0, done.output
+    expected = instances(prediction, scenario, Decoding(seeds="votes", seed_threshold=0.7, **fields))
+    assert len(np.unique(expected)) > 3
+    np.testing.assert_array_equal(open_volume(f"{out}/labels/nuclei").read(), expected)
+    done = CliRunner().invoke(
+        cli, ["detect", path, out, "--source", "votes", "--threshold", "0.7", "--distance", "2", *how]
+    )
+    assert done.exit_code == 0, done.output
+    decoding = PointDecoding(source="votes", threshold=0.7, distance=2, **fields)
+    np.testing.assert_array_equal(
+        read_points(f"{out}/tables/points.csv"), points(prediction, scenario, decoding)
+    )
+    refused = CliRunner().invoke(cli, ["segment", path, out, *how])
+    assert refused.exit_code == 1
+
+
 def test_choices():
     gauss, cpv = Scenario.named("gauss"), Scenario.named("three_label_cpv")
     assert choose_points(gauss, None) == gauss.default_point_decoding()
@@ -147,12 +191,18 @@ def test_choices():
     assert choose_points(BOTH, PEAKS, source="votes", known_reach=9) == BOTH.default_votes(9)
     assert choose_points(BOTH, VOTES, reach=7) == VOTES.model_copy(update={"reach": 7})
     assert choose_points(BOTH, VOTES, known_reach=7) == VOTES
+    assert choose_points(BOTH, VOTES, votes_from="all") == VOTES.model_copy(update={"votes_from": "all"})
+    sharper = choose_points(BOTH, VOTES, vote_passes=1)
+    assert sharper.threshold == vote_threshold_grid(5.5, 1)[3] > BOTH.default_votes(9).threshold
+    assert choose_points(BOTH, VOTES, vote_passes=1, threshold=2.0).threshold == 2.0
     assert choose_points(cpv, None, reach=9, foreground_threshold=0.7).foreground_threshold == 0.7
     for scenario, base, fields, says in (
         (gauss, None, {"source": "votes"}, "expected peaks"),
         (cpv, None, {"source": "peaks"}, "expected votes"),
         (cpv, None, {"source": "votes"}, "--nucleus-um"),
         (gauss, None, {"foreground_threshold": 0.5}, "foreground threshold"),
+        (gauss, None, {"vote_passes": 1}, "settings of votes"),
+        (BOTH, PEAKS, {"votes_from": "all"}, "--source votes"),
         (Scenario.named("three_label"), PEAKS, {}, "centres of instances"),
     ):
         with pytest.raises(InputError, match=says):

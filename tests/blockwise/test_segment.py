@@ -11,6 +11,7 @@ from nucseg.blockwise.launch import Local
 from nucseg.blockwise.run import segment
 from nucseg.blockwise.segment import Segment
 from nucseg.errors import BlocksFailed, InputError
+from nucseg.heads.center_vectors import vote_threshold_grid
 from nucseg.heads.scenario import Decoding, Scenario
 from nucseg.volume import open_volume
 
@@ -61,6 +62,13 @@ def test_a_decoding_with_changes():
     assert choose_decoding(scenario, None).seed_threshold == 0.8
     with pytest.raises(InputError, match="nucleus-um"):
         choose_decoding(scenario, base, seeds="votes")
+    every = choose_decoding(scenario, votes, votes_from="all")
+    assert every == votes.model_copy(update={"votes_from": "all"})
+    sharper = choose_decoding(scenario, base, seeds="votes", reach=9, vote_passes=1)
+    assert sharper.seed_threshold == vote_threshold_grid(5.5, 1)[3] > votes.seed_threshold
+    assert choose_decoding(scenario, votes, vote_passes=1, seed_threshold=3.0).seed_threshold == 3.0
+    with pytest.raises(InputError, match="--seeds votes"):
+        choose_decoding(scenario, base, votes_from="all")
     with pytest.raises(InputError, match="no center vectors"):
         choose_decoding(Scenario.named("three_label"), base, seeds="votes", reach=9)
     assert diameter_voxels(1.05, (0.2, 0.1, 0.1)) == 11

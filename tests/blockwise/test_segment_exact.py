@@ -24,19 +24,20 @@ HERE = Local(workers=0)
     shape=st.tuples(st.integers(1, 26), st.integers(1, 26), st.integers(4, 40)),
     block=st.tuples(st.integers(5, 30), st.integers(7, 30), st.integers(9, 40)),
     halo=st.sampled_from([1, 5]),
-    votes=st.booleans(),
+    votes=st.sampled_from([None, "foreground", "all"]),
     dilate=st.integers(0, 2),
     min_size=st.sampled_from([0, 0, 12]),
     levels=st.sampled_from([0, 8]),
     density=st.sampled_from([-1.0, 0.0, 1.5]),
 )
-@example(58, (18, 20, 33), (7, 9, 11), 1, True, 0, 0, 8, -1.0)
+@example(58, (18, 20, 33), (7, 9, 11), 1, "foreground", 0, 0, 8, -1.0)
+@example(58, (18, 20, 33), (7, 9, 11), 1, "all", 0, 0, 8, -1.0)
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 def test_blocks_equal_the_whole(seed, shape, block, halo, votes, dilate, min_size, levels, density):
     scenario = "three_label_cpv" if votes else "three_label"
     how = {"seed_threshold": 0.6}
     if votes:
-        how = {"seeds": "votes", "seed_threshold": 1.1, "reach": 3, "vote_passes": 1}
+        how = {"seeds": "votes", "seed_threshold": 1.1, "reach": 3, "vote_passes": 1, "votes_from": votes}
     decoding = Decoding(foreground_threshold=0.5, dilate=dilate, min_size=min_size, **how)
     with tempfile.TemporaryDirectory() as folder:
         prediction = random_prediction(shape, seed, scenario, levels, density)

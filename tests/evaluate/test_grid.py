@@ -43,8 +43,18 @@ def grid():
         for t, f, d, s in itertools.product((0.4, 0.7, 2.0), (0.3, 0.6), (0, 1, 2), (0, 12))
     ]
     votes = [
-        Decoding(seeds="votes", seed_threshold=t, foreground_threshold=f, reach=r, vote_passes=p, dilate=d)
-        for t, f, r, p, d in itertools.product((0.5, 2.0), (0.6, 0.3), (3, 9), (0, 2), (0, 1))
+        Decoding(
+            seeds="votes",
+            seed_threshold=t,
+            foreground_threshold=f,
+            reach=r,
+            vote_passes=p,
+            votes_from=v,
+            dilate=d,
+        )
+        for t, f, (r, p), v, d in itertools.product(
+            (0.5, 2.0), (0.6, 0.3), ((3, 0), (9, 2), (3, 2)), ("foreground", "all"), (0, 1)
+        )
     ]
     return [*main[::2], *votes, *main[1::2]]
 

@@ -9,7 +9,7 @@ from test_scenario import Foreground
 from nucseg.errors import InputError, NucsegError
 from nucseg.heads.base import weighted_mean
 from nucseg.heads.center_vectors import CenterVectors
-from nucseg.heads.gaussian_centers import GaussianCenters
+from nucseg.heads.gaussian_centers import GaussianCenters, gaussian_blobs
 from nucseg.testing import check_head
 from nucseg.testing.head import ContractBroken
 
@@ -108,6 +108,62 @@ class PeaksOfAnyType(GaussianCenters):
         return prediction[0].astype(np.float64)
 
 
+class BlobsInTheArray(GaussianCenters):
+    """Centres in coordinates of the array, as if the crop began at its first voxel."""
+
+    def target(self, labels, crop, scale_um, centers, mask=None):
+        blobs = gaussian_blobs(centers.centers, tuple(c.stop - c.start for c in crop), self.sigmas(scale_um))
+        return blobs[None], super().target(labels, crop, scale_um, centers, mask)[1]
+
+
+class VectorsInTheArray(CenterVectors):
+    def target(self, labels, crop, scale_um, centers, mask=None):
+        begin = np.array([c.start for c in crop])
+        return super().target(labels, crop, scale_um, centers._replace(centers=centers.centers + begin), mask)
+
+
+class LabelsAtTheWrongPlace(Foreground):
+    def target(self, labels, crop, scale_um, centers, mask=None):
+        weight = super().target(labels, crop, scale_um, centers, mask)[1]
+        return (labels[tuple(slice(0, n) for n in weight.shape)] > 0)[None].astype(np.float32), weight
+
+
+class TeachesUnknownCenters(GaussianCenters):
+    def target(self, labels, crop, scale_um, centers, mask=None):
+        return super().target(
+            labels, crop, scale_um, centers._replace(known=np.ones(len(centers.ids), bool)), mask
+        )
+
+
+class TeachesZeroVectors(CenterVectors):
+    """The target of an unknown centre is 0, and taught."""
+
+    def target(self, labels, crop, scale_um, centers, mask=None):
+        target, weight = super().target(labels, crop, scale_um, centers, mask)
+        weight[(labels[crop] > 0) & (True if mask is None else mask[crop])] = 1
+        return target, weight
+
+
+class Negated(Foreground):
+    def loss(self, output, target, weight):
+        return -super().loss(output, target, weight)
+
+
+class NegatedFromAHeight(Foreground):
+    """Positive for usual outputs; its gradient leads away from the target."""
+
+    def loss(self, output, target, weight):
+        from keras import ops
+
+        per_voxel = 3e4 - ops.square(output[..., 0] - target[..., 0])
+        return weighted_mean(per_voxel, weight)
+
+
+class SeedThresholdsAsAMethod(Foreground):
+    def seed_thresholds(self):
+        return (0.5, 0.7)
+
+
 BROKEN = {
     WrongShape: "crop's shape",
     DoubleTarget: "float32",
@@ -125,6 +181,14 @@ BROKEN = {
     NormalisedPeaks: "peaks is voxel by voxel",
     HeightOutside: "default_peak_threshold",
     PeaksOfAnyType: "peaks is float32",
+    BlobsInTheArray: "does not depend on the crop",
+    VectorsInTheArray: "does not depend on the crop",
+    LabelsAtTheWrongPlace: "does not depend on the crop",
+    TeachesUnknownCenters: "centre is not known",
+    TeachesZeroVectors: "centre is not known",
+    Negated: "never negative",
+    NegatedFromAHeight: "never negative, wherever",
+    SeedThresholdsAsAMethod: "seed_thresholds is a @property",
 }
 
 

@@ -38,12 +38,15 @@ def random_map(scenario, shape=(30, 34, 60), seed=0):
         ([GaussianCenters(), ThreeLabel(), CenterVectors()], lambda maps: 1 - maps[1] > 0.3),
     ],
 )
-def test_votes_of_the_foreground(heads, voters):
+@pytest.mark.parametrize("votes_from", ["foreground", "all"])
+def test_votes_of_the_foreground_and_of_all(heads, voters, votes_from):
     scenario = Scenario(heads)
     maps = random_map(scenario)
     vectors = maps[scenario.slices()["cpv"]]
-    decoding = PointDecoding(foreground_threshold=0.3, **VOTES)
-    votes = vote_map(vectors, voters(maps), reach=4).astype(float)
+    threshold = {"foreground_threshold": 0.3} if votes_from == "foreground" else {}
+    decoding = PointDecoding(votes_from=votes_from, **threshold, **VOTES)
+    foreground = voters(maps) if votes_from == "foreground" else np.ones(maps.shape[1:], bool)
+    votes = vote_map(vectors, foreground, reach=4).astype(float)
     for axis in (0, 1, 2) * 2:  # two passes
         votes = ndimage.convolve1d(votes, [0.25, 0.5, 0.25], axis=axis, mode="constant")
     found = scenario.score_map(maps, decoding)

@@ -9,6 +9,7 @@ import cases
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from scipy import ndimage
 
 from nucseg.errors import InputError, NucsegError
 from nucseg.heads.base import Centers, Head, head_class, weighted_mean
@@ -248,6 +249,40 @@ def test_a_good_prediction_decodes_to_the_truth(seeds):
     assert not labels[truth == 0].any()
 
 
+@pytest.mark.parametrize("passes", [0, 2])
+def test_all_voxels_vote_where_they_are_asked_to(passes):
+    """Votes counted voxel by voxel; a background voxel's vote makes a seed only within the foreground."""
+    scenario = Scenario.named("three_label_cpv")
+    truth = cases.crowded(5)
+    prediction = cases.known_prediction(truth)
+    prediction[3:] += np.random.default_rng(1).normal(0, 1.5, prediction[3:].shape)
+    foreground = 1 - prediction[0] > 0.5
+    seeds = {}
+    for voters in ("foreground", "all"):
+        votes = np.zeros(truth.shape)
+        for voxel in np.argwhere(foreground) if voters == "foreground" else np.ndindex(truth.shape):
+            vector = prediction[(slice(3, 6), *voxel)]
+            at = tuple(np.add(voxel, np.rint(vector).astype(int)))
+            inside = all(0 <= i < n for i, n in zip(at, truth.shape, strict=True))
+            if inside and np.square(vector.astype(float)).sum() <= 5**2:
+                votes[at] += 1
+        for axis in (0, 1, 2) * passes:
+            votes = ndimage.convolve1d(votes, [0.25, 0.5, 0.25], axis=axis, mode="constant")
+        how = {"foreground_threshold": 0.5, "reach": 5, "vote_passes": passes, "votes_from": voters}
+        decoding = Decoding(seeds="votes", seed_threshold=1.3, **how)
+        seeds[voters] = scenario.decode(prediction, decoding)[1]
+        np.testing.assert_array_equal(seeds[voters], (votes > 1.3) & foreground)
+        assert scenario.context(decoding) == 5 + passes
+    assert (seeds["all"] & ~seeds["foreground"]).any()
+
+
+def test_a_decoding_from_before_there_were_voters_to_choose():
+    old = (
+        '{"seeds": "votes", "seed_threshold": 5.0, "foreground_threshold": 0.5, "vote_passes": 2, "reach": 9}'
+    )
+    assert Decoding.model_validate_json(old).votes_from == "foreground"
+
+
 @pytest.mark.parametrize("seeds", ["main", "votes"])
 def test_decoding_is_exact_inside_its_context(seeds):
     scenario = Scenario.named("three_label_cpv")
@@ -276,7 +311,7 @@ def test_votes_need_vectors_and_a_reach():
 def test_grid_of_decodings():
     scenario = Scenario.named("three_label_cpv")
     grid = scenario.decodings(reach=12)
-    assert len(grid) == len(set(grid)) == (8 + 8) * 5
+    assert len(grid) == len(set(grid)) == (8 + 8) * 7
     assert {decoding.seeds for decoding in grid} == {"main", "votes"}
     assert all(decoding.reach == 12 for decoding in grid if decoding.seeds == "votes")
     assert {decoding.seeds for decoding in scenario.decodings()} == {"main"}

@@ -9,9 +9,12 @@ from cases import crowded
 from node_cases import LABELS, MASK, RAW, ask, places, source
 
 from nucseg.annotation import AnnotationMask
+from nucseg.heads.affinities import Affinities
 from nucseg.heads.base import Head
 from nucseg.heads.center_vectors import CenterVectors
+from nucseg.heads.gaussian_centers import GaussianCenters
 from nucseg.heads.scenario import Scenario
+from nucseg.heads.signed_distance import SignedDistance
 from nucseg.heads.three_label import ThreeLabel
 from nucseg.nodes.add_targets import AddTargets, target_keys, weight_keys
 from nucseg.nodes.deform import Deform
@@ -218,7 +221,7 @@ def test_a_nucleus_cut_by_the_mask_has_no_known_centre(deformed):
     how = {} if deformed else {"rotation_deg": 0, "jitter": 0, "mirror": False, "transpose": False}
     node = AddTargets(LABELS, SCENARIO, mask=MASK, margin=margin)
     seen = set()
-    with gp.build(made + Deform(RAW, [LABELS, MASK], **how) + node) as pipeline:
+    with gp.build(made + Deform(RAW, LABELS, masks=MASK, **how) + node) as pipeline:
         for seed in range(3 if deformed else 1):
             rois = dict.fromkeys((*TARGETS.values(), *WEIGHTS.values()), box) | {LABELS: big, MASK: big}
             out = ask(pipeline, rois, seed)
@@ -236,7 +239,7 @@ def test_a_nucleus_cut_by_the_mask_has_no_known_centre(deformed):
             np.testing.assert_array_equal(background, 0.5 * annotated[here == 0])
             # A head of extents: not the voxels beside what is unknown either, nucleus or not.
             three = out[WEIGHTS["three_label"]]
-            padded = np.pad(out[MASK], 1)
+            padded = np.pad(out[MASK], 1, constant_values=1)
             for voxel in np.ndindex(three.shape):
                 z, y, x = (b + i + 1 for b, i in zip(box[0], voxel, strict=True))
                 assert (three[voxel] > 0) == padded[z - 1 : z + 2, y - 1 : y + 2, x - 1 : x + 2].all()
@@ -258,19 +261,65 @@ def test_a_ball_beside_the_mask_keeps_its_centre(tmp_path):
     np.testing.assert_allclose(out[VECTORS][:, 8, 8, 18], (0, 0, 2), atol=1e-6)
 
 
-def test_outside_the_volume_nothing_is_annotated(tmp_path):
-    """Padding of RandomPatch and Deform: 0 in the mask, also in one that is all annotated."""
+def test_outside_the_volume_the_mask_is_one(tmp_path):
+    """Where nothing was acquired nothing is unknown; inside, each voxel shows the mask of the label it shows."""
     shape = (20, 22, 24)
     np.save(tmp_path / "raw.npy", places(shape))
-    np.save(tmp_path / "labels.npy", np.ones(shape, np.uint8))
-    datasets = {RAW: "image", LABELS: str(tmp_path / "labels.npy"), MASK: AnnotationMask(shape)}
+    np.save(tmp_path / "labels.npy", np.where(np.arange(24) < 9, 2, 1) * np.ones(shape, np.uint8))
+    np.save(tmp_path / "mask.npy", np.where(np.arange(24) < 9, 0, 7) * np.ones(shape, np.uint8))
+    mask = AnnotationMask(shape, mask=open_volume(tmp_path / "mask.npy"))
+    datasets = {RAW: "image", LABELS: str(tmp_path / "labels.npy"), MASK: mask}
     box = ((0, 0, 0), (34, 34, 34))
-    for nodes in (RandomPatch((8, 8, 8)), RandomPatch((8, 8, 8)) + Deform(RAW, [LABELS, MASK])):
+    placed, moved = RandomPatch((8, 8, 8), mask=MASK), Deform(RAW, LABELS, masks=MASK)
+    for nodes in (placed, moved, RandomPatch((8, 8, 8), mask=MASK) + Deform(RAW, LABELS, masks=MASK)):
         made = VolumeSource(tmp_path / "raw.npy", datasets, normalize=None)
         with gp.build(made + nodes) as pipeline:
             out = ask(pipeline, {MASK: box, LABELS: box}, 5)
-        np.testing.assert_array_equal(out[MASK], out[LABELS])
-        assert 0 < out[MASK].mean() < 1
+        np.testing.assert_array_equal(out[MASK], out[LABELS] != 2)
+        assert set(np.unique(out[LABELS])) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("nodes", ["still", "placed", "deformed"])
+@pytest.mark.parametrize("points", [False, True])
+def test_a_mask_of_ones_changes_nothing(tmp_path, nodes, points):
+    """All heads' targets and weights, of patches that reach over the volume's faces, whole and turned."""
+    heads = [SignedDistance(), Affinities(), GaussianCenters()]
+    scenarios = [SCENARIO, *(Scenario([head]) for head in heads)]
+    shape = (22, 24, 26)
+    labels = crowded(3, shape, nuclei=40, radius=3.0)
+    np.save(tmp_path / "ones.npy", np.ones(shape, np.uint8))
+    stored = AnnotationMask(shape, mask=open_volume(tmp_path / "ones.npy"))
+    box = ((0, 0, 0), shape) if nodes == "still" else ((12, 12, 12), (12, 14, 16))
+    outs = []
+    for mask in (None, stored, AnnotationMask(shape)):
+        key = None if mask is None else MASK
+        if points:
+            made = point_source(tmp_path, points_of(shape), 3.0, shape=shape)
+        else:
+            np.save(tmp_path / "labels.npy", labels)
+            made = point_source(tmp_path, points_of(shape), 3.0, shape=shape)
+            made.datasets[LABELS] = str(tmp_path / "labels.npy")
+        if mask is not None:
+            made.datasets[MASK] = mask
+        pipeline = made
+        if nodes != "still":
+            follow = mask is not None and mask.stored
+            pipeline += RandomPatch(box[1], mask=key, follow_mask=follow)
+        if nodes == "deformed":
+            pipeline += Deform(RAW, LABELS, masks=key or (), rotation_deg=45, rotate="all", jitter=1)
+        rois = {}
+        for scenario in scenarios:
+            pipeline += AddTargets(LABELS, scenario, mask=key, margin=8)
+            rois |= dict.fromkeys((*target_keys(scenario).values(), *weight_keys(scenario).values()), box)
+        with gp.build(pipeline):
+            outs.append([ask(pipeline, rois, seed) for seed in range(4)])
+    for seed, expected in enumerate(outs[0]):
+        for key in rois:
+            np.testing.assert_array_equal(outs[1][seed][key], expected[key], err_msg=f"{key}")
+            np.testing.assert_array_equal(outs[2][seed][key], expected[key], err_msg=f"{key}")
+        assert expected[VECTOR_WEIGHT].any()
+        if not points:
+            assert expected[WEIGHTS["three_label"]].all()
 
 
 def test_places_follow_the_annotation():
