@@ -403,3 +403,22 @@ def test_bad_input_is_one_line_and_changes_nothing(made, run, tmp_path):
     np.save(tmp_path / "other.npy", np.ones((4, 5, 6), np.uint8))
     with pytest.raises(InputError, match="the shape of"):
         select_run(run, [(volume, tmp_path / "other.npy")])
+
+
+def test_validation_volumes_that_are_annotated_in_part_are_refused(made, tmp_path):
+    volume = made[1][0]
+    label = int(open_labels(volume).read().max())
+    mask = np.ones(SHAPE, np.uint8)
+    mask[:, :3] = 0
+    np.save(tmp_path / "mask.npy", mask)
+    of_label = int(np.count_nonzero(open_labels(volume).read() == label))
+    masked = {"validation": [{"raw": str(volume), "mask": str(tmp_path / "mask.npy")}]}
+    ignoring = {"validation": [{"raw": str(volume)}], "ignore_label": label}
+    for number, (data, voxels, given) in enumerate(
+        [(masked, 18 * 3 * 26, ()), (ignoring, of_label, ()), (ignoring, of_label, [volume])]
+    ):
+        run = make_run(
+            tmp_path / f"run{number}", Scenario.named("three_label_cpv"), [10], config={"data": data}
+        )
+        with pytest.raises(InputError, match=f"cannot be scored yet.*{voxels} of"):
+            select_run(run, given, grid=GRID[:1])

@@ -134,7 +134,7 @@ def _tested(cell: Cell, volumes: Volumes, run: Path, choices: list[Choice], log:
     scenario = scenario_of(run)
     scores: dict[tuple[int, str, str], Scores] = {}
     for number, volume in enumerate(volumes.test):
-        truth = read_truth(volume, cell.dataset.labels)
+        truth = read_truth(volume, cell.dataset)
         for checkpoint in sorted({choice.checkpoint for choice in choices}):
             log(f"testing iteration {checkpoint} on {image_name(volume)}")
             out = cell.folder / "test" / f"{checkpoint}_{number}"

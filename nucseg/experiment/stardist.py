@@ -181,7 +181,7 @@ def run_stardist(cell: Cell, root: Path, log: Log) -> dict[str, Any]:
         log(f"testing on {image_name(volume)}")
         labels = _labels(model, _raw(volume, data))
         write_instances(cell.folder / "instances" / str(number), "main", labels, volume)
-        true = read_truth(volume, data.labels)
+        true = read_truth(volume, data)
         scores.append(match(true, labels, min_size=cell.config.min_size))
     images = [image_result(s, v) for s, v in zip(scores, volumes.test, strict=True)]
     decoding = {"prob_threshold": thresholds["prob"], "nms_threshold": thresholds["nms"]}
@@ -259,7 +259,7 @@ def _raw(volume: LabelledVolume, data: Data) -> np.ndarray:
 
 def _truth(volume: LabelledVolume, data: Data) -> np.ndarray:
     """Labels int32 (z, y, x), numbered from 1: StarDist draws with them."""
-    labels = read_truth(volume, data.labels)
+    labels = read_truth(volume, data)
     ids, index = np.unique(labels, return_inverse=True)
     return (index.reshape(labels.shape) + (ids[0] != 0)).astype(np.int32)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nucseg.annotation import require_whole
 from nucseg.blockwise.records import identity
 from nucseg.errors import InputError
 from nucseg.evaluate.select import largest_extent
@@ -62,17 +63,19 @@ def open_validation(
         channel: Of the images; None: as the run's configuration says, where an image has several.
 
     Raises:
-        InputError: There is no volume, one has no labels or labels of another shape, or the model is for other
-            channels.
+        InputError: There is no volume, one has no labels, labels of another shape or of a part of it only (by the
+            mask or `ignore_label` of the run's configuration), or the model is for other channels.
     """
     config: dict[str, Any] = model.record.config or {}
     data: dict[str, Any] = config.get("data") or {}
     pairs: list[tuple[str, str | None]] = []
+    masks: list[str | None] = [None] * len(volumes)
     for given in volumes:
         raw, own = given if isinstance(given, tuple) else (given, None)
         pairs.append((os.fspath(raw), None if own is None else os.fspath(own)))
     if not volumes:
         pairs = [(v["raw"], v.get("labels")) for v in data.get("validation") or ()]
+        masks = [v.get("mask") for v in data.get("validation") or ()]
         labels = data.get("labels", labels)
     if not pairs:
         raise InputError(
@@ -81,7 +84,10 @@ def open_validation(
             received="none",
             remedy="name volumes that the network was not trained on",
         )
-    return [_open(raw, own, model, labels, channel, data.get("channel")) for raw, own in pairs]
+    opened = [_open(raw, own, model, labels, channel, data.get("channel")) for raw, own in pairs]
+    for volume, mask in zip(opened, masks, strict=True):
+        require_whole(open_volume(volume.raw), volume.labels, mask, data.get("ignore_label"))
+    return opened
 
 
 def reach_of(volumes: Sequence[ValidationVolume]) -> int:
