@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -116,6 +116,26 @@ def volumes_of(dataset: Dataset, folder: Path) -> Volumes:
     fields = {name: getattr(dataset, name) for name in Data.model_fields}
     data = Data.model_validate(fields | {"train": parts["train"], "validation": parts["validation"]})
     return Volumes(data.model_dump(mode="json"), parts["validation"], parts["test"])
+
+
+def image_names(volumes: Sequence[LabelledVolume]) -> list[str]:
+    """A name for each volume of one list, different from all the others; the same in every cell.
+
+    The file name up to its first dot where no other volume has the same, else the whole file name with the data set
+    inside the file (`x.h5:a`), else as many folders before it as tell it from the others.
+
+    >>> image_names([LabelledVolume(raw=raw) for raw in ("a/x.zarr", "b/x.zarr", "b/y.zarr")])
+    ['a/x.zarr', 'b/x.zarr', 'y']
+    """
+    paths = [Path(volume.raw) for volume in volumes]
+    names = [path.name.split(".")[0] or path.name for path in paths]
+    found: list[str | None] = [None] * len(paths)
+    for depth in range(1, 2 + max((len(path.parts) for path in paths), default=0)):
+        for i, name in enumerate(names):
+            if found[i] is None and names.count(name) == 1:
+                found[i] = name
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+    return [name or f"{paths[i]} ({i})" for i, name in enumerate(found)]
 
 
 def make_volumes(dataset: Dataset, folder: Path, log: Callable[[str], None]) -> None:
