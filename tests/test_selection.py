@@ -1,6 +1,7 @@
 """Selection over the checkpoints of a run: equal to the plain loops, resumed where it stopped, used afterwards."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -225,6 +226,24 @@ def test_other_weights_and_other_labels_are_scored_anew(made, run, predicted, tm
     shutil.rmtree(volume / "labels")
     add_labels(volume, np.where(labels > 1, labels, 0))
     assert select_run(run, [volume], grid=GRID[:2], checkpoints=[10]).scores.n_true < changed.scores.n_true
+
+
+def test_labels_and_images_that_are_edited_in_place_are_scored_anew(made, run, predicted, tmp_path):
+    volume = tmp_path / "v.zarr"
+    shutil.copytree(made[1][0], volume)
+    options = {"grid": GRID[:2], "checkpoints": [TRUE_CHECKPOINT], "keep_predictions": True}
+    first = select_run(run, [volume], **options)
+    labels, array = open_labels(volume).read(), open_labels(volume)
+    before = {p: p.stat() for p in (volume / "labels").rglob("*") if p.is_file()}
+    array.write((0, 0, 0), np.where(labels > 1, labels, 0).astype(array.dtype))
+    for path, stat in before.items():  # as a copy that keeps times
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    edited = select_run(run, [volume], **options)
+    assert edited.scores.n_true == first.scores.n_true - 1
+    assert (edited.predicted, len(predicted)) == (0, 1), "the image is the same"
+    image = open_volume(volume)
+    image.write((0, 0, 0), image.read()[::-1].copy())
+    assert select_run(run, [volume], **options).predicted == 1
 
 
 def test_what_was_selected_is_used_afterwards(made, run, tmp_path):

@@ -39,10 +39,13 @@ class ValidationVolume(NamedTuple):
         return f"{path.name.removesuffix('.zarr')}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"
 
     def identity(self) -> dict[str, Any]:
-        """What tells these volumes from others at the same paths."""
+        """What tells these volumes from others at the same paths; of the labels every value (all are read)."""
+        labels = self.truth()
+        values = hashlib.sha256(f"{labels.dtype.str} {labels.shape} ".encode())
+        values.update(np.ascontiguousarray(labels))
         return {
             "raw": identity(self.raw),
-            "labels": identity(self.labels.path),
+            "labels": {"path": str(Path(self.labels.path).resolve()), "sha256": values.hexdigest()},
             "channel": self.channel,
         }
 
