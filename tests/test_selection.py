@@ -441,3 +441,17 @@ def test_validation_volumes_that_are_annotated_in_part_are_refused(made, tmp_pat
         )
         with pytest.raises(InputError, match=f"cannot be scored yet.*{voxels} of"):
             select_run(run, given, grid=GRID[:1])
+
+
+def test_a_volume_that_the_run_was_trained_on_is_named(made, tmp_path, caplog):
+    first, second = made[1]
+    (tmp_path / "link.zarr").symlink_to(first)
+    data = {"train": [{"raw": str(first)}]}
+    run = make_run(tmp_path / "r", Scenario.named("three_label_cpv"), [10], config={"data": data})
+    told = []
+    select_run(run, [tmp_path / "link.zarr", second], grid=GRID[:1], log=told.append)
+    (warning,) = [line for line in told if line.startswith("warning")]
+    assert str(tmp_path / "link.zarr") in warning
+    assert "was trained on" in warning
+    select_run(run, [second, first], grid=GRID[:1])
+    assert [(r.levelname, str(first) in r.getMessage()) for r in caplog.records] == [("WARNING", True)]

@@ -9,9 +9,13 @@ from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from nucseg.storage.formats import real_path
 from nucseg.training.config import Data, LabelledVolume
 
 Seeds = tuple[int, ...]
+
+_TAKEN = ("volumes", "tables", "figures", "matrix.json", "experiment.json", "report.html")
+"""What lies in an experiment's folder beside the folders of its data sets."""
 
 
 class Section(BaseModel):
@@ -65,6 +69,15 @@ class Dataset(Data):
     training: dict[str, Any] = {}
     """Training settings for this data set only."""
 
+    @field_validator("name")
+    @classmethod
+    def _free(cls, name: str) -> str:
+        if set(name) == {"."} or name in _TAKEN:
+            raise ValueError(
+                f"{name!r} is no name for a data set: the experiment's folder has other use for it"
+            )
+        return name
+
     @field_validator("test", mode="before")
     @classmethod
     def _test_paths(cls, volumes: Any) -> Any:
@@ -82,10 +95,14 @@ class Dataset(Data):
         if self.synthetic is None and len(given) < 3:
             missing = [name for name in ("train", "validation", "test") if name not in given]
             raise ValueError(f"{self.name} has no volumes for {', '.join(missing)}, and no synthetic ones")
-        used = [(volume.raw, name) for name in given for volume in getattr(self, name)]
-        twice = [raw for raw, name in used if any(raw == r and name != n for r, n in used)]
-        if twice:
-            raise ValueError(f"{twice[0]} serves twice: train, validation and test must be different volumes")
+        used: dict[str, str] = {}
+        for volume in (volume for name in given for volume in getattr(self, name)):
+            if (real := real_path(volume.raw)) in used:
+                other = "" if used[real] == volume.raw else f" (as {used[real]}, too)"
+                raise ValueError(
+                    f"{volume.raw} serves twice{other}: train, validation and test must be different volumes"
+                )
+            used[real] = volume.raw
         return self
 
 

@@ -13,6 +13,7 @@ from nucseg.blockwise.records import identity
 from nucseg.errors import InputError
 from nucseg.evaluate.select import largest_extent
 from nucseg.network.model import TrainedModel
+from nucseg.storage.formats import real_path
 from nucseg.volume import Volume, open_labels, open_volume
 
 Given = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
@@ -91,6 +92,18 @@ def open_validation(
     for volume, mask in zip(opened, masks, strict=True):
         require_whole(open_volume(volume.raw), volume.labels, mask, data.get("ignore_label"))
     return opened
+
+
+def trained_on(volumes: Sequence[ValidationVolume], config: dict[str, Any] | None) -> list[str]:
+    """Which of the volumes a run's configuration names as training data; links and relative paths count as the same.
+
+    Args:
+        volumes: Opened ones.
+        config: `RunRecord.config`.
+    """
+    data = (config or {}).get("data") or {}
+    learned = {real_path(volume["raw"]) for volume in data.get("train") or ()}
+    return [volume.raw for volume in volumes if real_path(volume.raw) in learned]
 
 
 def reach_of(volumes: Sequence[ValidationVolume]) -> int:

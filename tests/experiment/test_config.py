@@ -71,6 +71,53 @@ def test_volumes_by_path_are_relative_to_the_toml(tmp_path):
     assert dataset.test[0].labels == str(tmp_path / "y.tif")
 
 
+def test_names_of_masks_and_points_inside_a_volume_stay_names(tmp_path):
+    text = TINY.split("[[datasets]]")[0] + (
+        '[[datasets]]\nname = "a"\ntrain = [{raw = "t.zarr", mask = "annotated"}, {raw = "s.zarr", points = "centers"},'
+        ' {raw = "r.zarr", mask = "./annotated", labels = "nuclei"}]\nvalidation = "v.zarr"\ntest = ["w.zarr"]\n'
+    )
+    one, two, three = read(tmp_path, text).datasets[0].train
+    assert (one.mask, two.points) == ("annotated", "centers")
+    assert (one.raw, three.labels) == (str(tmp_path / "t.zarr"), str(tmp_path / "nuclei"))
+    assert Path(three.mask) == tmp_path / "annotated"
+
+
+def test_one_volume_under_two_names_serves_twice(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "x.h5").touch()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "y.h5").symlink_to("real/x.h5")
+
+    def dataset(train, validation, test):
+        text = f'[[datasets]]\nname = "a"\ntrain = {train}\nvalidation = {validation}\ntest = {test}\n'
+        return read(tmp_path, TINY.split("[[datasets]]")[0] + text)
+
+    for train, validation, test in (
+        (["real/t.zarr"], ["v.zarr"], ["link/t.zarr"]),
+        (["t.zarr"], ["v.zarr"], ["./real/../t.zarr/"]),
+        (["t.zarr", "t.zarr"], ["v.zarr"], ["w.zarr"]),
+        (["t.zarr"], ["v.zarr"], ["w.zarr", "link/../w.zarr"]),
+        (["real/x.h5:a"], ["v.zarr"], ["y.h5:/a"]),
+    ):
+        with pytest.raises(InputError, match="serves twice"):
+            dataset(train, validation, test)
+    assert len(dataset(["real/x.h5:a"], ["y.h5:b"], ["link/x.h5:c"]).datasets) == 1
+
+
+@pytest.mark.parametrize("name", [".", "..", "volumes", "tables", "figures"])
+def test_a_data_set_is_not_called_as_another_folder(tmp_path, name):
+    with pytest.raises(InputError, match="is no name for a data set"):
+        read(tmp_path, TINY.replace('name = "worm"', f'name = "{name}"'))
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_nor_is_a_scenario(tmp_path, name):
+    with pytest.raises(InputError, match="name"):
+        read(
+            tmp_path, TINY.replace('"three_label_cpv"', f'{{name = "{name}", scenario = "three_label_cpv"}}')
+        )
+
+
 def test_the_configuration_that_is_left_for_the_processes_is_the_same(tmp_path):
     config = read(tmp_path, TINY + "[stardist]\nseconds = 3\n")
     claim(config, tmp_path / "out")
