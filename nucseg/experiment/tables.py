@@ -92,7 +92,7 @@ def differences(rows: list[Row], dataset: str, config: ExperimentConfig) -> list
         `max`, `runs` over the seeds) and its standard deviation `sd`; `better`, how many seeds gain;
         `separate`, whether the scenario's worst seed is above its baseline's best; `images` and `pairs`: a
         paired test (see `paired_test`) over the images, each with the mean of its seeds, and over all pairs
-        of image and seed.
+        of image and seed. The latter are not independent, and their p is too small.
     """
     found = []
     for name in config.names:

@@ -4,6 +4,7 @@ import json
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from experiment.experiment_cases import TINY
 
@@ -12,6 +13,7 @@ from nucseg.experiment import ExperimentConfig
 from nucseg.experiment.cells import cells_of, claim, write_json
 from nucseg.experiment.config import merged
 from nucseg.experiment.dataset import volumes_of
+from nucseg.experiment.paired import paired_test
 from nucseg.heads.scenario import Scenario, scenario_names
 from nucseg.network.unet import unet
 from nucseg.synthetic.plan import DEFAULT_SCALE_UM, plan_worm
@@ -168,6 +170,14 @@ def test_a_foreign_folder_is_left_alone(tmp_path):
         claim(config, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["experiment.toml"]
     assert json.dumps(config.model_dump(mode="json"))
+
+
+def test_the_synthetic_experiment_has_images_enough_for_a_small_p():
+    text = (ROOT / "pipelines" / "experiment_synthetic.toml").read_text(encoding="utf-8")
+    for dataset in tomllib.loads(text)["datasets"]:
+        gains = np.linspace(0.01, 0.02, len(dataset["synthetic"]["test"]))
+        assert paired_test(gains)["exact"]
+        assert paired_test(gains)["p"] < 0.01
 
 
 @pytest.mark.parametrize("name", ["experiment_synthetic", "experiment_quick"])

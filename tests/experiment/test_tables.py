@@ -240,12 +240,19 @@ def test_csv_and_markdown_say_the_same(experiment):
         assert "three_label_cpv" in (folder / "tables" / f"{name}.md").read_text()
 
 
+def test_the_table_of_differences_says_that_pairs_are_not_independent(experiment):
+    text = (experiment[1] / "tables" / "differences.md").read_text()
+    assert "Pairs are not independent" in text
+    assert "2 / 2**n" in text
+
+
 def test_the_page_holds_tables_and_figures_and_is_made_again_by_report(experiment):
     _, folder, _, found = experiment
     page = folder / "report.html"
     assert found["report"] == str(page.resolve())
     for text in (page.read_text(), report_folder(folder).read_text()):
         assert "Data set two" in text
+        assert "Pairs are not independent" in text
         assert text.count("<svg") == 4  # Figures 3 and 4 of two data sets
         assert "cannot be drawn" in text  # the volumes are not there
     for name in ("figure3_one_three_label", "figure3_two_three_label", "figure4_one", "figure4_two"):
