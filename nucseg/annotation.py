@@ -194,6 +194,31 @@ def open_mask(image: Volume, mask: str | Path) -> Volume:
     return found
 
 
+def require_whole(image: Volume, labels: Volume, mask: str | Path | None, ignore_label: int | None) -> None:
+    """Refuse a volume that is annotated in part: scores would count what is right there as wrong.
+
+    Args:
+        image: The volume.
+        labels: Its labels.
+        mask: As `open_mask` takes it; None: there is none.
+        ignore_label: The label that means "not annotated here"; None: there is none.
+
+    Raises:
+        InputError: A voxel is not annotated, or the mask cannot be opened.
+    """
+    opened = None if mask is None else open_mask(image, mask)
+    known = AnnotationMask(image.shape, mask=opened, labels=labels, ignore_label=ignore_label)
+    voxels, total = known.annotated(), int(np.prod(image.shape, dtype=np.int64))
+    if voxels < total:
+        raise InputError(
+            image.path,
+            expected="labels of the whole volume: validation volumes with a mask or ignore_label cannot be scored yet, "
+            "nor can test volumes",
+            received=f"{total - voxels} of {total} voxels not annotated, by {known.path}",
+            remedy="crop the volume to the part that is annotated, or use another one",
+        )
+
+
 def annotated_points(image: Volume, points: str | Path) -> tuple[np.ndarray, str]:
     """Read the centres that are annotated in a volume.
 

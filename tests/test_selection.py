@@ -1,6 +1,7 @@
 """Selection over the checkpoints of a run: equal to the plain loops, resumed where it stopped, used afterwards."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -227,6 +228,24 @@ def test_other_weights_and_other_labels_are_scored_anew(made, run, predicted, tm
     assert select_run(run, [volume], grid=GRID[:2], checkpoints=[10]).scores.n_true < changed.scores.n_true
 
 
+def test_labels_and_images_that_are_edited_in_place_are_scored_anew(made, run, predicted, tmp_path):
+    volume = tmp_path / "v.zarr"
+    shutil.copytree(made[1][0], volume)
+    options = {"grid": GRID[:2], "checkpoints": [TRUE_CHECKPOINT], "keep_predictions": True}
+    first = select_run(run, [volume], **options)
+    labels, array = open_labels(volume).read(), open_labels(volume)
+    before = {p: p.stat() for p in (volume / "labels").rglob("*") if p.is_file()}
+    array.write((0, 0, 0), np.where(labels > 1, labels, 0).astype(array.dtype))
+    for path, stat in before.items():  # as a copy that keeps times
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    edited = select_run(run, [volume], **options)
+    assert edited.scores.n_true == first.scores.n_true - 1
+    assert (edited.predicted, len(predicted)) == (0, 1), "the image is the same"
+    image = open_volume(volume)
+    image.write((0, 0, 0), image.read()[::-1].copy())
+    assert select_run(run, [volume], **options).predicted == 1
+
+
 def test_what_was_selected_is_used_afterwards(made, run, tmp_path):
     volume = made[1][0]
     select_run(run, made[1], grid=GRID)
@@ -403,3 +422,36 @@ def test_bad_input_is_one_line_and_changes_nothing(made, run, tmp_path):
     np.save(tmp_path / "other.npy", np.ones((4, 5, 6), np.uint8))
     with pytest.raises(InputError, match="the shape of"):
         select_run(run, [(volume, tmp_path / "other.npy")])
+
+
+def test_validation_volumes_that_are_annotated_in_part_are_refused(made, tmp_path):
+    volume = made[1][0]
+    label = int(open_labels(volume).read().max())
+    mask = np.ones(SHAPE, np.uint8)
+    mask[:, :3] = 0
+    np.save(tmp_path / "mask.npy", mask)
+    of_label = int(np.count_nonzero(open_labels(volume).read() == label))
+    masked = {"validation": [{"raw": str(volume), "mask": str(tmp_path / "mask.npy")}]}
+    ignoring = {"validation": [{"raw": str(volume)}], "ignore_label": label}
+    for number, (data, voxels, given) in enumerate(
+        [(masked, 18 * 3 * 26, ()), (ignoring, of_label, ()), (ignoring, of_label, [volume])]
+    ):
+        run = make_run(
+            tmp_path / f"run{number}", Scenario.named("three_label_cpv"), [10], config={"data": data}
+        )
+        with pytest.raises(InputError, match=f"cannot be scored yet.*{voxels} of"):
+            select_run(run, given, grid=GRID[:1])
+
+
+def test_a_volume_that_the_run_was_trained_on_is_named(made, tmp_path, caplog):
+    first, second = made[1]
+    (tmp_path / "link.zarr").symlink_to(first)
+    data = {"train": [{"raw": str(first)}]}
+    run = make_run(tmp_path / "r", Scenario.named("three_label_cpv"), [10], config={"data": data})
+    told = []
+    select_run(run, [tmp_path / "link.zarr", second], grid=GRID[:1], log=told.append)
+    (warning,) = [line for line in told if line.startswith("warning")]
+    assert str(tmp_path / "link.zarr") in warning
+    assert "was trained on" in warning
+    select_run(run, [second, first], grid=GRID[:1])
+    assert [(r.levelname, str(first) in r.getMessage()) for r in caplog.records] == [("WARNING", True)]

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from nucseg.experiment.budget import iterations_for
 from nucseg.experiment.cells import Cell, read_json, write_json
 from nucseg.experiment.choice import Choice, choose, predict, read_truth, scenario_of, score
 from nucseg.experiment.config import Entry
-from nucseg.experiment.dataset import Volumes, volumes_of
+from nucseg.experiment.dataset import Volumes, image_names, volumes_of
 from nucseg.report.training import loss_columns
 from nucseg.training import train
 from nucseg.training.config import LabelledVolume
@@ -61,10 +61,13 @@ def run_cell(cell: Cell, entry: Entry, root: Path, log: Log) -> dict[str, Any]:
     }
 
 
-def image_result(scores: Scores, volume: LabelledVolume) -> dict[str, Any]:
-    """Scores of one image as plain values, with the paths to draw it."""
-    value = {"image": image_name(volume), "raw": volume.raw, "truth": volume.labels or volume.raw}
-    return value | {k: v for k, v in scores.to_json().items() if k != "info"}
+def image_results(scores: Sequence[Scores], volumes: Sequence[LabelledVolume]) -> list[dict[str, Any]]:
+    """Scores of each test image as plain values, with its name and the paths to draw it."""
+    return [
+        {"image": name, "raw": volume.raw, "truth": volume.labels or volume.raw}
+        | {k: v for k, v in one.to_json().items() if k != "info"}
+        for one, volume, name in zip(scores, volumes, image_names(volumes), strict=True)
+    ]
 
 
 def summed_up(scores: list[Scores]) -> dict[str, Any]:
@@ -72,11 +75,6 @@ def summed_up(scores: list[Scores]) -> dict[str, Any]:
     mean, pooled = Scores.mean(scores).to_json(), Scores.pooled(scores).to_json()
     short = ("ap", "av_ap", "detection_ap")
     return {k: mean[k] for k in short} | {"pooled": {k: pooled[k] for k in (*short, "n_true", "n_predicted")}}
-
-
-def image_name(volume: LabelledVolume) -> str:
-    """A volume's file name without its ending."""
-    return Path(volume.raw).name.split(".")[0]
 
 
 def network_name(network: Any) -> str:
@@ -133,10 +131,11 @@ def _tested(cell: Cell, volumes: Volumes, run: Path, choices: list[Choice], log:
     """Every choice on every test volume; each volume is predicted once a checkpoint."""
     scenario = scenario_of(run)
     scores: dict[tuple[int, str, str], Scores] = {}
+    names = image_names(volumes.test)
     for number, volume in enumerate(volumes.test):
-        truth = read_truth(volume, cell.dataset.labels)
+        truth = read_truth(volume, cell.dataset)
         for checkpoint in sorted({choice.checkpoint for choice in choices}):
-            log(f"testing iteration {checkpoint} on {image_name(volume)}")
+            log(f"testing iteration {checkpoint} on {names[number]}")
             out = cell.folder / "test" / f"{checkpoint}_{number}"
             prediction = predict(run, checkpoint, volume, cell.dataset.channel, out)
             for choice in choices:
@@ -153,7 +152,7 @@ def _tested(cell: Cell, volumes: Volumes, run: Path, choices: list[Choice], log:
         results.append(
             {"for": value.pop("goal"), **value}
             | summed_up(mine)
-            | {"images": [image_result(s, v) for s, v in zip(mine, volumes.test, strict=True)]}
+            | {"images": image_results(mine, volumes.test)}
         )
     return results
 

@@ -15,6 +15,8 @@ FAILED = "failed.json"
 """Why the last attempt failed."""
 SETTINGS = "settings.json"
 """What the cell is: a folder with other settings is not continued."""
+_ROOT = "experiment_folder"
+"""Key of settings.json that is no setting: where the experiment lay when the cell was begun."""
 LOG = "log.txt"
 MATRIX = "matrix.json"
 """The configuration, in the experiment's folder."""
@@ -65,8 +67,20 @@ class Cell(NamedTuple):
             value["stardist"] = config.stardist.model_dump(mode="json", exclude_unset=True)
         return json.loads(json.dumps(value))
 
+    @property
+    def root(self) -> str:
+        """The experiment's folder, absolute."""
+        return os.path.abspath(self.folder.parents[2])
+
+    def begin(self) -> None:
+        """Write `settings.json`: the settings, and where the experiment's folder lies now."""
+        write_json(self.folder / SETTINGS, {**self.settings(), _ROOT: self.root})
+
     def check(self) -> None:
         """See that what lies in its folder is of the same settings.
+
+        Volumes are the same where their paths are, or where they are relative to the experiment's folder: the
+        folder may be moved alone, and together with the configuration and the volumes.
 
         Raises:
             InputError: It is not; the error names the first setting that differs.
@@ -75,6 +89,9 @@ class Cell(NamedTuple):
         if not path.is_file():
             return
         found, wanted = read_json(path), self.settings()
+        begun_in = found.pop(_ROOT, None)
+        if begun_in and _relative_to(begun_in, found) == _relative_to(self.root, wanted):
+            return
         for key in wanted.keys() | found.keys():
             if found.get(key) != wanted.get(key):
                 where, have, want = _difference(key, found.get(key), wanted.get(key))
@@ -156,6 +173,18 @@ def read_json(path: Path) -> dict[str, Any]:
             remedy="delete the cell's folder to have it made again",
         ) from error
     return dict(value)
+
+
+def _relative_to(root: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the absolute paths of the data set's volumes relative to a folder."""
+
+    def of_volume(volume: dict[str, Any]) -> dict[str, Any]:
+        return {k: os.path.relpath(v, root) if v and os.path.isabs(v) else v for k, v in volume.items()}
+
+    dataset = dict(settings.get("dataset") or {})
+    for part in ("train", "validation", "test"):
+        dataset[part] = [of_volume(volume) for volume in dataset.get(part) or ()]
+    return settings | {"dataset": dataset}
 
 
 def _difference(where: str, have: Any, want: Any) -> tuple[str, Any, Any]:

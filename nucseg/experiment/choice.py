@@ -6,8 +6,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from nucseg.annotation import require_whole
 from nucseg.blockwise.launch import Local
 from nucseg.blockwise.predict import Predict
+from nucseg.errors import InputError
 from nucseg.evaluate.detect import points
 from nucseg.evaluate.matching import detection, match
 from nucseg.evaluate.scores import Scores
@@ -16,8 +18,8 @@ from nucseg.heads.scenario import Decoding, PointDecoding, Scenario
 from nucseg.network.checkpoint import list_checkpoints
 from nucseg.network.record import RunRecord
 from nucseg.selection import select_run
-from nucseg.training.config import LabelledVolume
-from nucseg.volume import open_labels, open_volume
+from nucseg.training.config import Data, LabelledVolume
+from nucseg.volume import Volume, open_labels, open_volume
 
 Goal = Literal["segmentation", "detection"]
 GOALS: tuple[Goal, ...] = ("segmentation", "detection")
@@ -130,6 +132,32 @@ def scenario_of(run: Path) -> Scenario:
     return RunRecord.read(run).scenario
 
 
-def read_truth(volume: LabelledVolume, labels: str) -> np.ndarray:
-    """True labels (z, y, x)."""
-    return open_labels(volume.raw if volume.labels is None else volume.labels, labels).read()
+def read_truth(volume: LabelledVolume, data: Data) -> np.ndarray:
+    """True labels (z, y, x).
+
+    Raises:
+        InputError: See `check_truth`.
+    """
+    return check_truth(volume, data).read()
+
+
+def check_truth(volume: LabelledVolume, data: Data) -> Volume:
+    """The labels of a volume that is scored, which must be annotated in the whole.
+
+    Args:
+        volume: Which one.
+        data: Says the name of label images, and the label that means "not annotated here".
+
+    Raises:
+        InputError: It has points instead of labels, no labels, or voxels that are not annotated.
+    """
+    if volume.points is not None:
+        raise InputError(
+            volume.raw,
+            expected="labels: a volume with points cannot be scored",
+            received=f"the points {volume.points}",
+            remedy="give a volume with labels for validation and test",
+        )
+    found = open_labels(volume.raw if volume.labels is None else volume.labels, data.labels)
+    require_whole(open_volume(volume.raw), found, volume.mask, data.ignore_label)
+    return found

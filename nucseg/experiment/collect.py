@@ -8,6 +8,7 @@ from typing import Any
 from nucseg.errors import InputError
 from nucseg.experiment.cells import FAILED, LOG, MATRIX, Cell, cells_of, read_json, write_json
 from nucseg.experiment.config import ExperimentConfig
+from nucseg.experiment.dataset import volumes_of
 from nucseg.experiment.tables import Row, tables, with_selected
 from nucseg.experiment.write import text, write_tables
 
@@ -123,8 +124,11 @@ def _overlays(config: ExperimentConfig, done: list[tuple[Cell, dict[str, Any]]],
             if one["for"] == "segmentation" and one["decoding"] == shown[0]["decoding"]
         )
         order = sorted(range(len(original["images"])), key=lambda i: original["images"][i]["ap"]["0.5"])
+        tests = volumes_of(
+            dataset, root
+        ).test  # where they lie now, which cells of a moved folder do not know
         for number in dict.fromkeys((order[-1], order[0])):
-            image = original["images"][number]
+            image, volume = original["images"][number], tests[number]
             found.append(
                 {
                     "dataset": dataset.name,
@@ -134,8 +138,8 @@ def _overlays(config: ExperimentConfig, done: list[tuple[Cell, dict[str, Any]]],
                     "image": image["image"],
                     "which": "best" if number == order[-1] else "worst",
                     "ap_0.5": image["ap"]["0.5"],
-                    "raw": _relative(image["raw"], root),
-                    "truth": _relative(image["truth"], root),
+                    "raw": _relative(volume.raw, root),
+                    "truth": _relative(volume.labels or volume.raw, root),
                     "labels": dataset.labels,
                     "predicted": str((cell.folder / "instances" / str(number)).relative_to(root)),
                 }

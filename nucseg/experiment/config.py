@@ -1,6 +1,5 @@
 """`ExperimentConfig`: what an experiment TOML may say."""
 
-import os
 import tomllib
 from pathlib import Path
 from typing import Any, Self
@@ -10,7 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from nucseg.errors import InputError
 from nucseg.experiment.dataset import Dataset, Section
 from nucseg.heads.scenario import Scenario
-from nucseg.training.config import TrainConfig
+from nucseg.training.config import TrainConfig, absolute_volume
 from nucseg.training.problems import explain
 
 STARDIST = "stardist"
@@ -30,7 +29,7 @@ Triple = tuple[int, int, int]
 class Entry(Section):
     """One scenario of the matrix: a name, or a table with `name` and what is special about it."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.+-]+$")
+    name: str = Field(pattern=r"^\.*[A-Za-z0-9_+-][A-Za-z0-9_.+-]*$")
     """What its rows are called."""
     scenario: Scenario
     """Left out, the ready-made scenario of that name; `heads = [...]` gives heads one by one."""
@@ -271,12 +270,4 @@ def _resolve(datasets: Any, folder: Path) -> None:
             if isinstance(volumes, (str, dict)):
                 volumes = [volumes]
             if isinstance(volumes, list):
-                dataset[name] = [_absolute(volume, folder) for volume in volumes]
-
-
-def _absolute(volume: Any, folder: Path) -> Any:
-    if isinstance(volume, str):
-        return os.path.join(folder, volume)
-    if isinstance(volume, dict):
-        return {k: os.path.join(folder, v) if isinstance(v, str) else v for k, v in volume.items()}
-    return volume
+                dataset[name] = [absolute_volume(volume, folder) for volume in volumes]

@@ -3,15 +3,19 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from nucseg.storage.formats import real_path
 from nucseg.training.config import Data, LabelledVolume
 
 Seeds = tuple[int, ...]
+
+_TAKEN = ("volumes", "tables", "figures", "matrix.json", "experiment.json", "report.html")
+"""What lies in an experiment's folder beside the folders of its data sets."""
 
 
 class Section(BaseModel):
@@ -65,6 +69,15 @@ class Dataset(Data):
     training: dict[str, Any] = {}
     """Training settings for this data set only."""
 
+    @field_validator("name")
+    @classmethod
+    def _free(cls, name: str) -> str:
+        if set(name) == {"."} or name in _TAKEN:
+            raise ValueError(
+                f"{name!r} is no name for a data set: the experiment's folder has other use for it"
+            )
+        return name
+
     @field_validator("test", mode="before")
     @classmethod
     def _test_paths(cls, volumes: Any) -> Any:
@@ -82,10 +95,14 @@ class Dataset(Data):
         if self.synthetic is None and len(given) < 3:
             missing = [name for name in ("train", "validation", "test") if name not in given]
             raise ValueError(f"{self.name} has no volumes for {', '.join(missing)}, and no synthetic ones")
-        used = [(volume.raw, name) for name in given for volume in getattr(self, name)]
-        twice = [raw for raw, name in used if any(raw == r and name != n for r, n in used)]
-        if twice:
-            raise ValueError(f"{twice[0]} serves twice: train, validation and test must be different volumes")
+        used: dict[str, str] = {}
+        for volume in (volume for name in given for volume in getattr(self, name)):
+            if (real := real_path(volume.raw)) in used:
+                other = "" if used[real] == volume.raw else f" (as {used[real]}, too)"
+                raise ValueError(
+                    f"{volume.raw} serves twice{other}: train, validation and test must be different volumes"
+                )
+            used[real] = volume.raw
         return self
 
 
@@ -116,6 +133,26 @@ def volumes_of(dataset: Dataset, folder: Path) -> Volumes:
     fields = {name: getattr(dataset, name) for name in Data.model_fields}
     data = Data.model_validate(fields | {"train": parts["train"], "validation": parts["validation"]})
     return Volumes(data.model_dump(mode="json"), parts["validation"], parts["test"])
+
+
+def image_names(volumes: Sequence[LabelledVolume]) -> list[str]:
+    """A name for each volume of one list, different from all the others; the same in every cell.
+
+    The file name up to its first dot where no other volume has the same, else the whole file name with the data set
+    inside the file (`x.h5:a`), else as many folders before it as tell it from the others.
+
+    >>> image_names([LabelledVolume(raw=raw) for raw in ("a/x.zarr", "b/x.zarr", "b/y.zarr")])
+    ['a/x.zarr', 'b/x.zarr', 'y']
+    """
+    paths = [Path(volume.raw) for volume in volumes]
+    names = [path.name.split(".")[0] or path.name for path in paths]
+    found: list[str | None] = [None] * len(paths)
+    for depth in range(1, 2 + max((len(path.parts) for path in paths), default=0)):
+        for i, name in enumerate(names):
+            if found[i] is None and names.count(name) == 1:
+                found[i] = name
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+    return [name or f"{paths[i]} ({i})" for i, name in enumerate(found)]
 
 
 def make_volumes(dataset: Dataset, folder: Path, log: Callable[[str], None]) -> None:

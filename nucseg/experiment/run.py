@@ -12,7 +12,7 @@ from nucseg.errors import InputError
 from nucseg.experiment.cells import FAILED, LOG, Cell, cells_of, claim, read_json, write_json
 from nucseg.experiment.collect import collect
 from nucseg.experiment.config import ExperimentConfig
-from nucseg.experiment.dataset import make_volumes
+from nucseg.experiment.dataset import make_volumes, volumes_of
 
 Log = Callable[[str], None]
 
@@ -76,6 +76,7 @@ def run_experiment(
     for dataset in config.datasets:
         make_volumes(dataset, root, say)
     due = [cell for cell in cells if not cell.done]
+    _check_volumes(due, root)
     if len(due) < len(cells):
         say(f"{len(cells) - len(due)} of {len(cells)} cells are done already")
     if width == 0:
@@ -83,6 +84,21 @@ def run_experiment(
     else:
         _processes(due, root, width, each, say)
     return collect(config, root)
+
+
+def _check_volumes(due: list[Cell], root: Path) -> None:
+    """See, before hours of training, that the volumes which are scored are annotated in the whole.
+
+    StarDist's training knows no mask: its training volumes must be so, too.
+    """
+    from nucseg.experiment.choice import check_truth
+
+    for dataset in dict.fromkeys(cell.dataset.name for cell in due):
+        mine = [cell for cell in due if cell.dataset.name == dataset]
+        volumes, data = volumes_of(mine[0].dataset, root), mine[0].dataset
+        learned = data.train if any(cell.entry is None for cell in mine) else ()
+        for volume in (*volumes.validation, *volumes.test, *learned):
+            check_truth(volume, data)
 
 
 def _here(due: list[Cell], root: Path, say: Log) -> None:

@@ -18,11 +18,11 @@ import numpy as np
 
 from nucseg.errors import InputError
 from nucseg.evaluate.matching import match
-from nucseg.experiment.cell import image_name, image_result, summed_up, write_instances
+from nucseg.experiment.cell import image_results, summed_up, write_instances
 from nucseg.experiment.cells import Cell
 from nucseg.experiment.choice import GOALS, read_truth
 from nucseg.experiment.config import StarDistSettings, Triple
-from nucseg.experiment.dataset import volumes_of
+from nucseg.experiment.dataset import image_names, volumes_of
 from nucseg.network.backend import use_threads
 from nucseg.training import TrainConfig
 from nucseg.training.config import Augment, Data, LabelledVolume
@@ -176,14 +176,14 @@ def run_stardist(cell: Cell, root: Path, log: Log) -> dict[str, Any]:
     )
     selected_s = time.perf_counter() - begun
     begun = time.perf_counter()
-    scores = []
+    scores, names = [], image_names(volumes.test)
     for number, volume in enumerate(volumes.test):
-        log(f"testing on {image_name(volume)}")
+        log(f"testing on {names[number]}")
         labels = _labels(model, _raw(volume, data))
         write_instances(cell.folder / "instances" / str(number), "main", labels, volume)
-        true = read_truth(volume, data.labels)
+        true = read_truth(volume, data)
         scores.append(match(true, labels, min_size=cell.config.min_size))
-    images = [image_result(s, v) for s, v in zip(scores, volumes.test, strict=True)]
+    images = image_results(scores, volumes.test)
     decoding = {"prob_threshold": thresholds["prob"], "nms_threshold": thresholds["nms"]}
     result = {"seeds": "main", "checkpoint": stop.steps, "decoding": decoding, "validation": validated}
     return {
@@ -259,7 +259,7 @@ def _raw(volume: LabelledVolume, data: Data) -> np.ndarray:
 
 def _truth(volume: LabelledVolume, data: Data) -> np.ndarray:
     """Labels int32 (z, y, x), numbered from 1: StarDist draws with them."""
-    labels = read_truth(volume, data.labels)
+    labels = read_truth(volume, data)
     ids, index = np.unique(labels, return_inverse=True)
     return (index.reshape(labels.shape) + (ids[0] != 0)).astype(np.int32)
 

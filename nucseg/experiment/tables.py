@@ -92,7 +92,7 @@ def differences(rows: list[Row], dataset: str, config: ExperimentConfig) -> list
         `max`, `runs` over the seeds) and its standard deviation `sd`; `better`, how many seeds gain;
         `separate`, whether the scenario's worst seed is above its baseline's best; `images` and `pairs`: a
         paired test (see `paired_test`) over the images, each with the mean of its seeds, and over all pairs
-        of image and seed.
+        of image and seed. The latter are not independent, and their p is too small.
     """
     found = []
     for name in config.names:
@@ -129,13 +129,16 @@ def differences(rows: list[Row], dataset: str, config: ExperimentConfig) -> list
 
 
 def _per_image(plain: list[Row], other: list[Row], value: Callable[[Row], float | None]) -> np.ndarray:
-    """Differences (seeds, images); images are told apart by their names."""
-    result = []
-    for a, b in zip(plain, other, strict=True):
-        before = {image["image"]: value(image) for image in a["images"]}
-        after = {image["image"]: value(image) for image in b["images"]}
-        result.append([float(after[image] or 0) - float(before[image] or 0) for image in before])
-    return np.array(result)
+    """Differences (seeds, images); all cells of a data set have the same images in the same order."""
+    return np.array(
+        [
+            [
+                float(value(after) or 0) - float(value(before) or 0)
+                for before, after in zip(a["images"], b["images"], strict=True)
+            ]
+            for a, b in zip(plain, other, strict=True)
+        ]
+    )
 
 
 def _selection(rows: list[Row], dataset: str, config: ExperimentConfig) -> list[Row]:

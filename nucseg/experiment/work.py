@@ -18,7 +18,6 @@ from nucseg.experiment.cells import (
     FAILED,
     MATRIX,
     RESULT,
-    SETTINGS,
     Cell,
     cells_of,
     read_json,
@@ -58,7 +57,7 @@ def work(cell: Cell, root: Path, log: Callable[[str], None]) -> dict[str, Any]:
             return done
         try:
             cell.check()
-            write_json(cell.folder / SETTINGS, cell.settings())
+            cell.begin()
             result = _run(cell, root, log)
         except Exception as error:
             report = {"error": _one_line(error), "traceback": traceback.format_exc()}

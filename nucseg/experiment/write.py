@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from nucseg.experiment.tables import THRESHOLDS, Row
-from nucseg.report.experiment import difference_cells, selection_cells, spread_text, summary_cells
+from nucseg.report.experiment import (
+    DIFFERENCES,
+    difference_cells,
+    selection_cells,
+    spread_text,
+    summary_cells,
+)
 
 
 def write_tables(folder: Path, tables: dict[str, list[Row]], rows: list[Row]) -> None:
@@ -76,6 +82,8 @@ def _markdown(key: str, rows: list[Row]) -> list[str]:
         here = [row for row in rows if row["dataset"] == dataset]
         head, cells = layout.get(key, selection_cells)(here)
         lines += [f"### {dataset}", "", _line(head), _line(["---"] * len(head)), *map(_line, cells), ""]
+    if lines and key == "differences":
+        lines += [DIFFERENCES, ""]
     return lines or ["No cell is done yet.", ""]
 
 

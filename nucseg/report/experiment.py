@@ -66,17 +66,18 @@ def _page(told: dict[str, Any], base: Path) -> tuple[dict[str, Any], list[Sectio
             _table(difference_cells([row for row in tables["differences"] if row["dataset"] == name]), name)
             for name in datasets
         ]
-        sections.append(Section("What the auxiliary task adds", parts, _DIFFERENCES))
+        sections.append(Section("What the auxiliary task adds", parts, DIFFERENCES))
     facts = {**told["machine"], **told["versions"], "failed": [f["cell"] for f in told["failed"]]}
     sections.append(Section("Machine and versions", [Facts({k: v for k, v in facts.items() if v})]))
     sections.append(Section("Configuration", [Facts(_plain(told["config"]))]))
     return summary, [section for section in sections if section.parts]
 
 
-_DIFFERENCES = (
+DIFFERENCES = (
     "Each scenario against its baseline, trained with the same seeds and tested on the same images. p: two-sided "
-    "sign-flip test of the mean difference, over the images (each with the mean of its seeds) and over all pairs of "
-    "image and seed."
+    "sign-flip test of the mean difference, over the images (each with the mean of its seeds), where n images give no "
+    "p below 2 / 2**n, and over all pairs of image and seed. Pairs are not independent, as each image and each seed is "
+    "in several of them, and their p is too small: rely on the one over the images."
 )
 
 

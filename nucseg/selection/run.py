@@ -1,5 +1,6 @@
 """`select_run`: every checkpoint of a run with every decoding of a grid, on validation volumes."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from nucseg.network.model import TrainedModel
 from nucseg.points import write_columns
 from nucseg.selection.grid_file import read_grid
 from nucseg.selection.result import Choice, RunSelection, columns, table_rows
-from nucseg.selection.volumes import Given, open_validation, reach_of
+from nucseg.selection.volumes import Given, open_validation, reach_of, trained_on
 from nucseg.selection.work import FOLDER, Work
+
+logger = logging.getLogger(__name__)
 
 
 def select_run(
@@ -54,7 +57,7 @@ def select_run(
     Args:
         run: The run folder.
         volumes: OME-Zarr images with labels inside, or pairs (image, labels). None: those that the training
-            configuration names (`data.validation`).
+            configuration names (`data.validation`). One that the run was trained on is named in a warning.
         for_: "segmentation", "detection", or both ("segmentation,detection"): the best for each is found, the first is
             selected.
         checkpoints: Iterations. None: all of the run.
@@ -79,6 +82,9 @@ def select_run(
     model = TrainedModel.load(run)
     iterations = _iterations(run, checkpoints)
     opened = open_validation(volumes, model, labels, channel)
+    for raw in trained_on(opened, model.record.config):
+        told = f"warning: {raw} is a volume that this run was trained on: its scores do not tell how good the run is"
+        log(told) if log else logger.warning(told.removeprefix("warning: "))
     candidates = _candidates(model.scenario, grid, reach_of(opened), ways)
     _check_goals(goals, {way for way, _ in candidates}, model.scenario)
 

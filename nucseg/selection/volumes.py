@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nucseg.annotation import require_whole
 from nucseg.blockwise.records import identity
 from nucseg.errors import InputError
 from nucseg.evaluate.select import largest_extent
 from nucseg.network.model import TrainedModel
+from nucseg.storage.formats import real_path
 from nucseg.volume import Volume, open_labels, open_volume
 
 Given = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
@@ -38,10 +40,13 @@ class ValidationVolume(NamedTuple):
         return f"{path.name.removesuffix('.zarr')}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"
 
     def identity(self) -> dict[str, Any]:
-        """What tells these volumes from others at the same paths."""
+        """What tells these volumes from others at the same paths; of the labels every value (all are read)."""
+        labels = self.truth()
+        values = hashlib.sha256(f"{labels.dtype.str} {labels.shape} ".encode())
+        values.update(np.ascontiguousarray(labels))
         return {
             "raw": identity(self.raw),
-            "labels": identity(self.labels.path),
+            "labels": {"path": str(Path(self.labels.path).resolve()), "sha256": values.hexdigest()},
             "channel": self.channel,
         }
 
@@ -62,17 +67,19 @@ def open_validation(
         channel: Of the images; None: as the run's configuration says, where an image has several.
 
     Raises:
-        InputError: There is no volume, one has no labels or labels of another shape, or the model is for other
-            channels.
+        InputError: There is no volume, one has no labels, labels of another shape or of a part of it only (by the
+            mask or `ignore_label` of the run's configuration), or the model is for other channels.
     """
     config: dict[str, Any] = model.record.config or {}
     data: dict[str, Any] = config.get("data") or {}
     pairs: list[tuple[str, str | None]] = []
+    masks: list[str | None] = [None] * len(volumes)
     for given in volumes:
         raw, own = given if isinstance(given, tuple) else (given, None)
         pairs.append((os.fspath(raw), None if own is None else os.fspath(own)))
     if not volumes:
         pairs = [(v["raw"], v.get("labels")) for v in data.get("validation") or ()]
+        masks = [v.get("mask") for v in data.get("validation") or ()]
         labels = data.get("labels", labels)
     if not pairs:
         raise InputError(
@@ -81,7 +88,22 @@ def open_validation(
             received="none",
             remedy="name volumes that the network was not trained on",
         )
-    return [_open(raw, own, model, labels, channel, data.get("channel")) for raw, own in pairs]
+    opened = [_open(raw, own, model, labels, channel, data.get("channel")) for raw, own in pairs]
+    for volume, mask in zip(opened, masks, strict=True):
+        require_whole(open_volume(volume.raw), volume.labels, mask, data.get("ignore_label"))
+    return opened
+
+
+def trained_on(volumes: Sequence[ValidationVolume], config: dict[str, Any] | None) -> list[str]:
+    """Which of the volumes a run's configuration names as training data; links and relative paths count as the same.
+
+    Args:
+        volumes: Opened ones.
+        config: `RunRecord.config`.
+    """
+    data = (config or {}).get("data") or {}
+    learned = {real_path(volume["raw"]) for volume in data.get("train") or ()}
+    return [volume.raw for volume in volumes if real_path(volume.raw) in learned]
 
 
 def reach_of(volumes: Sequence[ValidationVolume]) -> int:

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -68,7 +69,7 @@ class Work:
     def _scores(self, loaded: "_Loaded", iteration: int) -> list[Scores]:
         volume, model = loaded.volume, TrainedModel.load(self.run, iteration)
         place = self.run / FOLDER / f"{iteration:08d}" / volume.key
-        made_of = {"model": model.hash, "volume": volume.identity(), "min_size": self.min_size}
+        made_of = {"model": model.hash, "volume": loaded.identity, "min_size": self.min_size}
         kept = KeptScores(place.with_name(f"{place.name}.json"), made_of)
         missing = [(way, c) for way, c in self.candidates if kept.get(way, c) is None]
         self._count(len(self.candidates) - len(missing))
@@ -137,6 +138,10 @@ class _Loaded:
     @cached_property
     def truth(self) -> Truth:
         return Truth(self.volume.truth())
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        return self.volume.identity()
 
     @cached_property
     def intensity(self) -> tuple[float, float] | None:

@@ -1,11 +1,23 @@
 """Which reader a path needs."""
 
+import os
 from pathlib import Path
 
 from nucseg.errors import InputError
 from nucseg.storage import ome
 from nucseg.storage.stacks import HDF5_SUFFIXES, TIFF_SUFFIXES, open_hdf5, open_npy, open_tiff, split_hdf5
 from nucseg.storage.stored import Stored
+
+
+def real_path(path: str) -> str:
+    """An absolute path without links, `.` and `..`, so that two ways to name one volume can be compared.
+
+    Of `FILE.h5:DATASET` the file's, with the data set behind it. There need be nothing at the path.
+    """
+    split = split_hdf5(path)
+    if split is None:
+        return os.path.realpath(path)
+    return f"{os.path.realpath(split[0])}:{split[1].strip('/')}"
 
 
 def open_stored(path: str, level: int = 0) -> Stored:

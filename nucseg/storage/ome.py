@@ -131,6 +131,12 @@ def open_zarr(path: str, level: int) -> Stored:
     return _stored(path, array, where, multiscale, datasets[level], names)
 
 
+def finest_level(group: zarr.Group) -> str | None:
+    """Path of an image's finest array inside its group; None: the group is no image."""
+    datasets = (_multiscale(group) or {}).get("datasets") or []
+    return str(datasets[0].get("path", "0")) if datasets else None
+
+
 def _multiscale(group: zarr.Group) -> dict[str, Any] | None:
     found = metadata(group).get("multiscales")
     return found[0] if isinstance(found, list) and found else None

@@ -223,10 +223,14 @@ def _resolve(data: Any, folder: Path) -> None:
         if isinstance(volumes, str):
             data[name] = volumes = [volumes]
         if isinstance(volumes, list):
-            data[name] = [_absolute(volume, folder) for volume in volumes]
+            data[name] = [absolute_volume(volume, folder) for volume in volumes]
 
 
-def _absolute(volume: Any, folder: Path) -> Any:
+def absolute_volume(volume: Any, folder: Path) -> Any:
+    """A volume as a TOML gives it, with its relative paths joined to the TOML's folder.
+
+    Bare names of `points` and `mask` stay: they are parts of the image. What is no volume is left to validation.
+    """
     if isinstance(volume, str):
         return os.path.join(folder, volume)
     if isinstance(volume, dict):

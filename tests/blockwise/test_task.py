@@ -13,7 +13,7 @@ from nucseg.blockwise.launch import Local, parse_launcher
 from nucseg.blockwise.records import Records, identity
 from nucseg.blockwise.worker import run_job
 from nucseg.errors import BlocksFailed, InputError
-from nucseg.volume import open_volume
+from nucseg.volume import create_image, create_labels, open_volume
 
 HERE = Local(workers=0)
 
@@ -180,6 +180,24 @@ def test_identity_follows_the_file(tmp_path):
     np.save(path, np.zeros(4))
     assert identity(path) != first
     assert identity(f"{path}:dataset")["bytes"] == path.stat().st_size
+
+
+def test_identity_of_an_image_follows_its_finest_chunks_but_not_what_lies_beside_them(tmp_path):
+    path = tmp_path / "a.zarr"
+    data = np.arange(6 * 8 * 10, dtype=np.uint16).reshape(6, 8, 10)
+    image = create_image(path, shape=data.shape, dtype="uint16", scale_um=(1, 1, 1))
+    image.write((0, 0, 0), data)
+    first, alone = identity(path), identity(path / "0")
+    labels = create_labels(path, shape=data.shape, dtype="uint32", scale_um=(1, 1, 1))
+    labels.write((0, 0, 0), data.astype(np.uint32))
+    (path / "tables").mkdir()
+    (path / "tables" / "centers.csv").write_text("z,y,x\n")
+    assert (identity(path)["chunks"], identity(path / "0")) == (first["chunks"], alone)
+    of_labels = identity(path / "labels" / "nuclei")
+    image.write((0, 0, 0), data[:, ::-1].copy())
+    assert identity(path)["chunks"] != first["chunks"]
+    assert identity(path / "0") != alone
+    assert identity(path / "labels" / "nuclei") == of_labels
 
 
 def test_launchers_by_name():

@@ -3,7 +3,7 @@
 import json
 
 from nucseg.experiment import ExperimentConfig
-from nucseg.experiment.cells import RESULT, SETTINGS, cells_of, claim, write_json
+from nucseg.experiment.cells import RESULT, cells_of, claim, write_json
 
 TINY = """
 scenarios = ["three_label", "three_label_cpv"]
@@ -79,7 +79,7 @@ def fake_cell(cell, rng):
     head = {"dataset": cell.dataset.name, "scenario": cell.name, "seed": cell.seed}
     result = head | {"network": "tiny", "trained_s": 1.0, "versions": {"nucseg": "0"}, "results": results}
     cell.folder.mkdir(parents=True)
-    write_json(cell.folder / SETTINGS, cell.settings())
+    cell.begin()
     write_json(cell.folder / RESULT, result)
     return json.loads((cell.folder / RESULT).read_text())
 

@@ -4,6 +4,7 @@ import json
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from experiment.experiment_cases import TINY
 
@@ -12,6 +13,7 @@ from nucseg.experiment import ExperimentConfig
 from nucseg.experiment.cells import cells_of, claim, write_json
 from nucseg.experiment.config import merged
 from nucseg.experiment.dataset import volumes_of
+from nucseg.experiment.paired import paired_test
 from nucseg.heads.scenario import Scenario, scenario_names
 from nucseg.network.unet import unet
 from nucseg.synthetic.plan import DEFAULT_SCALE_UM, plan_worm
@@ -71,6 +73,53 @@ def test_volumes_by_path_are_relative_to_the_toml(tmp_path):
     assert dataset.test[0].labels == str(tmp_path / "y.tif")
 
 
+def test_names_of_masks_and_points_inside_a_volume_stay_names(tmp_path):
+    text = TINY.split("[[datasets]]")[0] + (
+        '[[datasets]]\nname = "a"\ntrain = [{raw = "t.zarr", mask = "annotated"}, {raw = "s.zarr", points = "centers"},'
+        ' {raw = "r.zarr", mask = "./annotated", labels = "nuclei"}]\nvalidation = "v.zarr"\ntest = ["w.zarr"]\n'
+    )
+    one, two, three = read(tmp_path, text).datasets[0].train
+    assert (one.mask, two.points) == ("annotated", "centers")
+    assert (one.raw, three.labels) == (str(tmp_path / "t.zarr"), str(tmp_path / "nuclei"))
+    assert Path(three.mask) == tmp_path / "annotated"
+
+
+def test_one_volume_under_two_names_serves_twice(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "x.h5").touch()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "y.h5").symlink_to("real/x.h5")
+
+    def dataset(train, validation, test):
+        text = f'[[datasets]]\nname = "a"\ntrain = {train}\nvalidation = {validation}\ntest = {test}\n'
+        return read(tmp_path, TINY.split("[[datasets]]")[0] + text)
+
+    for train, validation, test in (
+        (["real/t.zarr"], ["v.zarr"], ["link/t.zarr"]),
+        (["t.zarr"], ["v.zarr"], ["./real/../t.zarr/"]),
+        (["t.zarr", "t.zarr"], ["v.zarr"], ["w.zarr"]),
+        (["t.zarr"], ["v.zarr"], ["w.zarr", "link/../w.zarr"]),
+        (["real/x.h5:a"], ["v.zarr"], ["y.h5:/a"]),
+    ):
+        with pytest.raises(InputError, match="serves twice"):
+            dataset(train, validation, test)
+    assert len(dataset(["real/x.h5:a"], ["y.h5:b"], ["link/x.h5:c"]).datasets) == 1
+
+
+@pytest.mark.parametrize("name", [".", "..", "volumes", "tables", "figures"])
+def test_a_data_set_is_not_called_as_another_folder(tmp_path, name):
+    with pytest.raises(InputError, match="is no name for a data set"):
+        read(tmp_path, TINY.replace('name = "worm"', f'name = "{name}"'))
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_nor_is_a_scenario(tmp_path, name):
+    with pytest.raises(InputError, match="name"):
+        read(
+            tmp_path, TINY.replace('"three_label_cpv"', f'{{name = "{name}", scenario = "three_label_cpv"}}')
+        )
+
+
 def test_the_configuration_that_is_left_for_the_processes_is_the_same(tmp_path):
     config = read(tmp_path, TINY + "[stardist]\nseconds = 3\n")
     claim(config, tmp_path / "out")
@@ -121,6 +170,14 @@ def test_a_foreign_folder_is_left_alone(tmp_path):
         claim(config, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["experiment.toml"]
     assert json.dumps(config.model_dump(mode="json"))
+
+
+def test_the_synthetic_experiment_has_images_enough_for_a_small_p():
+    text = (ROOT / "pipelines" / "experiment_synthetic.toml").read_text(encoding="utf-8")
+    for dataset in tomllib.loads(text)["datasets"]:
+        gains = np.linspace(0.01, 0.02, len(dataset["synthetic"]["test"]))
+        assert paired_test(gains)["exact"]
+        assert paired_test(gains)["p"] < 0.01
 
 
 @pytest.mark.parametrize("name", ["experiment_synthetic", "experiment_quick"])

@@ -12,8 +12,11 @@ from scipy.stats import permutation_test, wilcoxon
 
 from nucseg.errors import InputError
 from nucseg.experiment import collect
+from nucseg.experiment.dataset import image_names
 from nucseg.experiment.paired import paired_test
+from nucseg.experiment.tables import differences
 from nucseg.report import report_folder
+from nucseg.training.config import LabelledVolume
 
 # --- the paired tests ----------------------------------------------------------------------------------------
 
@@ -237,12 +240,19 @@ def test_csv_and_markdown_say_the_same(experiment):
         assert "three_label_cpv" in (folder / "tables" / f"{name}.md").read_text()
 
 
+def test_the_table_of_differences_says_that_pairs_are_not_independent(experiment):
+    text = (experiment[1] / "tables" / "differences.md").read_text()
+    assert "Pairs are not independent" in text
+    assert "2 / 2**n" in text
+
+
 def test_the_page_holds_tables_and_figures_and_is_made_again_by_report(experiment):
     _, folder, _, found = experiment
     page = folder / "report.html"
     assert found["report"] == str(page.resolve())
     for text in (page.read_text(), report_folder(folder).read_text()):
         assert "Data set two" in text
+        assert "Pairs are not independent" in text
         assert text.count("<svg") == 4  # Figures 3 and 4 of two data sets
         assert "cannot be drawn" in text  # the volumes are not there
     for name in ("figure3_one_three_label", "figure3_two_three_label", "figure4_one", "figure4_two"):
@@ -258,3 +268,34 @@ def test_an_experiment_that_has_not_begun_has_no_rows(tmp_path):
     found = collect(config, tmp_path / "out")
     assert found["rows"] == []
     assert len(found["missing"]) == 12
+
+
+def test_images_of_one_file_name_are_images_of_their_own():
+    def row(values):
+        images = [{"image": "x", "ap": {}, "av_ap": None, "detection_ap": v} for v in values]
+        mean = statistics.fmean(values)
+        return {"images": images, "detection_ap": mean, "for": "detection", "seeds": "main", "ap": {}}
+
+    config = fake_config()
+    rows = [row([0.1, 0.2, 0.3]) | {"scenario": "three_label", "seed": 1}]
+    rows += [row([0.3, 0.3, 0.9]) | {"scenario": "three_label_cpv", "seed": 1}]
+    (found,) = differences(rows, "one", config)
+    assert found["images"] == paired_test([0.2, 0.1, 0.6])
+    assert found["images"]["n"] == 3
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a/x.ome.zarr", "a/y.zarr"], ["x", "y"]),
+        (["d/1/raw.zarr", "d/2/raw.zarr", "d/z.tif"], ["1/raw.zarr", "2/raw.zarr", "z"]),
+        (["x.h5:a", "x.h5:b"], ["x.h5:a", "x.h5:b"]),
+        (["worm.1.tif", "worm.2.tif"], ["worm.1.tif", "worm.2.tif"]),
+        (["p/1/x.zarr", "q/1/x.zarr", "q/2/x.zarr"], ["p/1/x.zarr", "q/1/x.zarr", "2/x.zarr"]),
+        (["/x.zarr", "/a/x.zarr", "x.tif"], ["//x.zarr", "a/x.zarr", "x.tif"]),
+    ],
+)
+def test_names_of_images_tell_them_apart(paths, names):
+    volumes = [LabelledVolume(raw=path) for path in paths]
+    assert image_names(volumes) == names
+    assert image_names(volumes[::-1]) == names[::-1]
