@@ -300,6 +300,16 @@ def test_failures_are_nucsegs_own(straight, volume, tmp_path, caplog):
     train(config(volume), tmp_path / "run", iterations=1)
 
 
+def test_a_foreign_folder_stays_as_it_is(volume, tmp_path):
+    (tmp_path / "thesis.docx").write_text("all of it")
+    for resume in (False, True):
+        with pytest.raises(InputError, match="a folder with other content"):
+            train(config(volume), tmp_path, resume=resume)
+    with pytest.raises(InputError, match="a folder with other content"):
+        RunRecord(scenario=Scenario.named("gauss"), network=unet("tiny")).begin(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.docx"]
+
+
 def _Invert(raw):
     from nucseg.nodes.array_augment import ArrayAugment
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nucseg.errors import NucsegError
 from nucseg.network.checkpoint import find_checkpoint
+from nucseg.network.record import check_run_folder
 from nucseg.training.config import TrainConfig
 from nucseg.training.data import prepare
 
@@ -65,6 +66,7 @@ def train(
     """
     if iterations is not None:
         config = config.model_copy(update={"iterations": iterations})
+    check_run_folder(folder, resume)
     prepared = prepare(config)
     from nucseg.training.pipeline import training_pipeline
 
