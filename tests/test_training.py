@@ -300,6 +300,13 @@ def test_failures_are_nucsegs_own(straight, volume, tmp_path, caplog):
     train(config(volume), tmp_path / "run", iterations=1)
 
 
+def test_a_missing_backend_is_told_first(volume, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "backend_that_is_not_there")
+    with pytest.raises(InputError, match=r"received no module backend_that_is_not_there; pip install"):
+        train(config(volume), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_foreign_folder_stays_as_it_is(volume, tmp_path):
     (tmp_path / "thesis.docx").write_text("all of it")
     for resume in (False, True):

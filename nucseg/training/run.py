@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nucseg.errors import NucsegError
+from nucseg.network.backend import require_backend
 from nucseg.network.checkpoint import find_checkpoint
 from nucseg.network.record import check_run_folder
 from nucseg.training.config import TrainConfig
@@ -66,6 +67,7 @@ def train(
     """
     if iterations is not None:
         config = config.model_copy(update={"iterations": iterations})
+    require_backend()
     check_run_folder(folder, resume)
     prepared = prepare(config)
     from nucseg.training.pipeline import training_pipeline
