@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from nucseg.errors import InputError, NucsegError
 from nucseg.heads.scenario import Scenario
@@ -207,6 +208,14 @@ def test_volumes_that_do_not_fit_are_refused(tmp_path, volume, caplog):
         of(volume, two)
     with pytest.raises(InputError, match="labels"):
         of(volume, labels="cells")
+    image = create_image(tmp_path / "bare.zarr", shape=SHAPE, dtype="uint16", scale_um=SCALE)
+    tifffile.imwrite(tmp_path / "be.tif", np.ones(SHAPE, np.uint16))
+    caplog.clear()
+    for bare in (image.path, tmp_path / "be.tif"):
+        told = rf"training volume {bare}: expected .*labels/nuclei inside.*give \{{raw = \.\.\., labels"
+        with pytest.raises(InputError, match=told):
+            of(str(bare))
+    assert not caplog.records
     assert of(two).network.input_channels == 2
     with pytest.raises(InputError, match=r"network\.input_channels"):
         prepare(config(two, network={"preset": "tiny", "input_channels": 1}))
@@ -261,13 +270,18 @@ def test_a_run_leaves_what_prediction_needs(straight, volume):
     assert {p.name for p in (folder / "snapshots").iterdir()} >= {"00000001.zarr", "00000004.zarr"}
 
 
-def test_stopping_resuming_and_workers_change_nothing(straight, volume, tmp_path):
-    folder, _, seen = straight
+def test_stopping_resuming_and_workers_change_nothing(straight, volume, tmp_path, caplog):
+    folder, result, seen = straight
     steps = []
-    first = train(config(volume), tmp_path / "run", iterations=2, progress=lambda *s: steps.append(s))
+    options = {"resume": True, "progress": lambda *s: steps.append(s)}
+    first = train(config(volume), tmp_path / "run", iterations=2, **options)
     assert first.iteration == 2
-    train(config(volume, workers=2), tmp_path / "run", resume=True, progress=lambda *s: steps.append(s))
+    assert f"nothing to resume in {tmp_path / 'run'}: starting from iteration 0" in caplog.text
+    caplog.clear()
+    resumed = train(config(volume, workers=2), tmp_path / "run", **options)
+    assert not caplog.records
     assert steps == seen
+    assert resumed.loss == result.loss
     weights = [list_checkpoints(f)[-1].state["weights_sha256"] for f in (folder, tmp_path / "run")]
     assert weights[0] == weights[1]
 
@@ -282,7 +296,7 @@ def test_another_seed_is_another_run_and_a_finished_one_stays(straight, volume, 
     assert _Invert.shapes == {(28, 28, 28)}
     again = train(config(volume), folder, resume=True)
     assert again.iteration == 4
-    assert again.loss == pytest.approx(result.loss, rel=1e-6)
+    assert again.loss == result.loss
     with (folder / "losses.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 4
 
@@ -298,6 +312,23 @@ def test_failures_are_nucsegs_own(straight, volume, tmp_path, caplog):
         train(config(volume, patch=none), tmp_path / "run")
     # A run that failed before its first step does not stand in the way.
     train(config(volume), tmp_path / "run", iterations=1)
+
+
+def test_a_missing_backend_is_told_first(volume, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "backend_that_is_not_there")
+    with pytest.raises(InputError, match=r"received no module backend_that_is_not_there; pip install"):
+        train(config(volume), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_foreign_folder_stays_as_it_is(volume, tmp_path):
+    (tmp_path / "thesis.docx").write_text("all of it")
+    for resume in (False, True):
+        with pytest.raises(InputError, match="a folder with other content"):
+            train(config(volume), tmp_path, resume=resume)
+    with pytest.raises(InputError, match="a folder with other content"):
+        RunRecord(scenario=Scenario.named("gauss"), network=unet("tiny")).begin(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.docx"]
 
 
 def _Invert(raw):

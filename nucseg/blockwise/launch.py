@@ -5,11 +5,12 @@ after the other. A worker is `python -m nucseg.blockwise.worker JOB.json`, on th
 """
 
 import functools
+import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,8 +65,9 @@ class Launcher(BaseModel):
         for index in done:
             mask[index] = 1
         unit = daisy.Roi((0, 0, 0), grid.block)
-        worker = Worker(task, records, task.job(run)["hash"], run) if self.workers == 0 else None
-        with _worker_logs(records.logs if self.workers else None):
+        log = None if _debugging() else records.logs / "driver.err"
+        worker = Worker(task, records, task.job(run)["hash"], run, log) if self.workers == 0 else None
+        with _worker_logs(records.logs if self.workers else None), _native_errors_to(log):
             daisy_task = daisy.Task(
                 task.name,
                 total_roi=daisy.Roi((0, 0, 0), [n * b for n, b in zip(grid.shape, grid.block, strict=True)]),
@@ -163,6 +165,47 @@ def short_error(error: BaseException) -> str:
 def _last_line(text: str | None) -> str | None:
     lines = (text or "").strip().splitlines()
     return lines[-1].strip() if lines else None
+
+
+def _debugging() -> bool:
+    """Whether all is to be shown on the terminal, as with --debug."""
+    return logging.getLogger("nucseg").isEnabledFor(logging.DEBUG)
+
+
+@contextmanager
+def _native_errors_to(path: Path | None) -> Iterator[None]:
+    """Have daisy report to a file: its native part writes tracebacks of workers to the file descriptor of stderr.
+
+    `sys.stderr` still reaches the user, and so does the progress bar. None changes nothing.
+    """
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    native = logging.getLogger("daisy")
+    handler, propagate = logging.FileHandler(path, encoding="utf-8"), native.propagate
+    with ExitStack() as undo:
+        undo.callback(handler.close)
+        user = os.dup(2)
+        undo.callback(os.close, user)
+        with path.open("ab") as file:
+            if _is_descriptor(sys.stderr, 2):
+                sys.stderr.flush()
+                undo.enter_context(redirect_stderr(undo.enter_context(open(user, "w", closefd=False))))
+            os.dup2(file.fileno(), 2)
+        undo.callback(os.dup2, user, 2)
+        native.addHandler(handler)
+        native.propagate = False
+        undo.callback(setattr, native, "propagate", propagate)
+        undo.callback(native.removeHandler, handler)
+        yield
+
+
+def _is_descriptor(stream: Any, number: int) -> bool:
+    try:
+        return bool(stream.fileno() == number)
+    except (AttributeError, OSError, ValueError):  # a stream of a notebook or a test
+        return False
 
 
 @contextmanager

@@ -97,6 +97,14 @@ class Predict(Task):
         )
         write_origin(str(path), Origin(model.scenario, model.decoding, model.record.nucleus_um, model.points))
 
+    def check_worker(self) -> None:
+        """Keras is installed and the checkpoint is whole; neither Keras nor its backend is loaded."""
+        from nucseg.network.backend import require_backend
+        from nucseg.network.checkpoint import check_checkpoint
+
+        require_backend()
+        check_checkpoint(self.trained().checkpoint)
+
     def start_worker(self) -> None:
         """Open the volume and load the network, once."""
         self._volume, self._model = self._open(), self.trained()

@@ -73,6 +73,13 @@ class Task(BaseModel):
         """Make the outputs, empty. Called once, in the driver, of a resolved task."""
         raise NotImplementedError
 
+    def check_worker(self) -> None:
+        """See that workers can start. Called in the driver, of a resolved task, before anything is written.
+
+        Raises:
+            InputError: They would fail, each in the same way.
+        """
+
     def start_worker(self) -> None:
         """Load what all blocks share. Called once in each worker."""
 
@@ -110,6 +117,8 @@ class Task(BaseModel):
         out = Path(self.out).resolve()
         check_folder(out)
         task = self.model_copy(update={"out": str(out)}).resolved()
+        if overwrite or not Records(task.out, task.name).complete():
+            task.check_worker()
         claim_folder(out)
         if not overwrite:
             Records(task.out, task.name).check_same(task.description())
@@ -239,11 +248,19 @@ def _describe(
     records: Records,
 ) -> str:
     undone = [block for block in grid if block.index not in done]
-    named = [f"{block} {failed.get(block.index, trouble or 'lost with its worker')}" for block in undone[:5]]
-    more = f" and {len(undone) - 5} more" if len(undone) > 5 else ""
+    reasons: dict[str, list[Block]] = {}
+    for block in undone:
+        reasons.setdefault(failed.get(block.index, trouble or "lost with its worker"), []).append(block)
+    if len(reasons) == 1 and len(undone) > 5:
+        shown = [f"{undone[0]} and {len(undone) - 1} more, all with: {next(iter(reasons))}"]
+    else:
+        reason = {block.index: text for text, blocks in reasons.items() for block in blocks}
+        shown = [f"{block} {reason[block.index]}" for block in undone[:5]]
+    more = f" and {len(undone) - 5} more" if len(undone) > 5 and len(reasons) > 1 else ""
+    others = "the others are done and are skipped next time; " if done else ""
     return (
-        f"{task.name}: {len(undone)} of {len(grid)} blocks failed: {'; '.join(named)}{more}; the others are "
-        f"done and are skipped next time; logs in {records.logs}"
+        f"{task.name}: {len(undone)} of {len(grid)} blocks failed: {'; '.join(shown)}{more}; {others}"
+        f"logs in {records.logs}"
     )
 
 

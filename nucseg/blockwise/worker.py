@@ -5,6 +5,7 @@
 
 import os
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -30,10 +31,12 @@ class Worker:
         records: Its records.
         key: Hash of its settings.
         run: The run that this worker belongs to.
+        log: Gets the tracebacks of blocks that fail; None is standard error.
     """
 
-    def __init__(self, task: Task, records: Records, key: str, run: str) -> None:
-        self.task, self.records, self.key, self.run = task, records, key, run
+    def __init__(self, task: Task, records: Records, key: str, run: str, log: Path | None = None) -> None:
+        self.task, self.records, self.key, self.run, self.log = task, records, key, run, log
+        self.refusal: str | None = None
         self.grid = task.grid()
         self.done = 0
         self._open = ExitStack()
@@ -48,6 +51,17 @@ class Worker:
         self._open.callback(self._writer.close)
         self.task.start_worker()
 
+    def start_or_refuse(self) -> None:
+        """Start; if that fails as it would for every worker, each block is going to be marked failed for it.
+
+        A worker that ended instead would be replaced by the next one, which would end likewise.
+        """
+        try:
+            self.start()
+        except (InputError, ImportError) as error:
+            self._note()
+            self.refusal = str(error) if isinstance(error, InputError) else short_error(error)
+
     def close(self) -> None:
         """Let go of the records."""
         self._open.close()
@@ -61,6 +75,9 @@ class Worker:
 
         z, y, x = (o // b for o, b in zip(block.write_roi.offset, self.grid.block, strict=True))
         index = (z, y, x)
+        if self.refusal is not None:
+            self._writer.append(index, "failed", error=self.refusal)
+            return
         started = time.perf_counter()
         try:
             result = self.task.process(self.grid[index])
@@ -68,7 +85,7 @@ class Worker:
             self._writer.append(index, "failed", error=str(refusal))
             return
         except Exception as error:
-            traceback.print_exc()
+            self._note()
             self._writer.append(index, "failed", error=short_error(error))
             block.status = BlockStatus.FAILED
             return
@@ -82,6 +99,15 @@ class Worker:
             **result,
         )
         self.done += 1
+
+    def _note(self) -> None:
+        """Put the present traceback into the log."""
+        if self.log is None:
+            traceback.print_exc()
+            return
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("a", encoding="utf-8") as file:
+            traceback.print_exc(file=file)
 
 
 def run_job(path: str | Path) -> dict[str, Any]:
@@ -110,7 +136,7 @@ def run_job(path: str | Path) -> dict[str, Any]:
     worker = Worker(task, Records(task.out, task.name), job["hash"], job["run"])
     client = daisy.Client()
     if client.connected:
-        worker.start()
+        worker.start_or_refuse()
     try:
         while client.connected:
             with client.acquire_block() as block:
@@ -137,4 +163,5 @@ def peak_memory() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches workers, too: end at once and say nothing
     run_job(sys.argv[1])

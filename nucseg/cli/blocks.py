@@ -8,6 +8,13 @@ import click
 from nucseg.cli.verb import log, verb, zyx
 
 
+def checkpoint_option(function: Callable) -> Callable:
+    """`--checkpoint`, of `run` and `predict`."""
+    return click.option(
+        "--checkpoint", type=int, help="Iteration of the checkpoint [default: the selected, else the last]."
+    )(function)
+
+
 def block_options(function: Callable) -> Callable:
     """`--block`, `--launcher` and `--overwrite`, the same for every blockwise verb."""
     function = click.option(
@@ -60,6 +67,7 @@ def segment_options(function: Callable) -> Callable:
 @click.argument("volume")
 @click.argument("out")
 @click.option("--model", required=True, metavar="RUN", help="A training run's folder.")
+@checkpoint_option
 @block_options
 @segment_options
 @verb
@@ -76,9 +84,7 @@ def run(volume: str, out: str, model: str, launcher: str, **options: Any) -> dic
 @click.argument("volume")
 @click.argument("out")
 @click.option("--model", required=True, metavar="RUN", help="A training run's folder.")
-@click.option(
-    "--checkpoint", type=int, help="Iteration of the checkpoint [default: the selected, else the last]."
-)
+@checkpoint_option
 @block_options
 @verb
 def predict(

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -34,9 +35,11 @@ def verb(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
     """
 
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+    @click.option("--debug", is_flag=True, help="Show tracebacks, those of workers too.")
     @functools.wraps(function)
     def command(*args: Any, as_json: bool, debug: bool, **kwargs: Any) -> None:
+        if debug:
+            logging.getLogger("nucseg").setLevel(logging.DEBUG)
         try:
             result = function(*args, **kwargs)
         except (click.ClickException, click.exceptions.Exit, click.Abort):

@@ -105,7 +105,7 @@ def _train(cell: Cell, entry: Entry, volumes: Volumes, run: Path, log: Log) -> i
         )
         training = training.model_copy(update={"iterations": iterations})
     log(f"training for {training.iterations} iterations")
-    train(training, run, resume=True, progress=lambda *_: None)
+    train(training, run, resume=(run / "run.json").is_file(), progress=lambda *_: None)
     return training.iterations
 
 

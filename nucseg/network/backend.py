@@ -1,9 +1,43 @@
 """What differs between Keras' backends, in one place. Nothing here imports Keras before it is called."""
 
+import importlib.util
+import json
 import logging
 import os
+from pathlib import Path
+
+from nucseg.errors import InputError
 
 logger = logging.getLogger(__name__)
+
+
+def require_backend() -> None:
+    """See that Keras and its backend are installed, without importing them.
+
+    Raises:
+        InputError: One of them is not.
+    """
+    for module in ("keras", _backend_module()):
+        if importlib.util.find_spec(module) is None:
+            raise InputError(
+                "network",
+                expected="keras with a backend",
+                received=f"no module {module}",
+                remedy="pip install 'nucseg[cpu]'",
+            )
+
+
+def _backend_module() -> str:
+    """The module that Keras will import as its backend: KERAS_BACKEND, else its settings file, else TensorFlow."""
+    name = os.environ.get("KERAS_BACKEND")
+    if not name:
+        home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
+        try:
+            settings = json.loads(Path(home, "keras.json").read_text(encoding="utf-8"))
+            name = settings.get("backend")
+        except (OSError, ValueError, AttributeError):  # Keras passes over such a file, too
+            name = None
+    return name or "tensorflow"
 
 
 def jit_compile() -> bool:

@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,9 +35,20 @@ class Checkpoint(NamedTuple):
 
     @property
     def state(self) -> dict[str, Any]:
-        """What `state.json` says: `iteration`, `loss`, `weights_sha256`, `versions`."""
-        with (self.path / "state.json").open(encoding="utf-8") as file:
-            return dict(json.load(file))
+        """What `state.json` says: `iteration`, `loss`, `weights_sha256`, `versions`.
+
+        Raises:
+            InputError: It is damaged.
+        """
+        path = self.path / "state.json"
+        try:
+            state = dict(json.loads(path.read_text(encoding="utf-8")))
+            if isinstance(state["weights_sha256"], str):
+                return state
+            problem = "no weights_sha256"
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            problem = f"a file that is damaged ({' '.join(str(error).split())})"
+        raise _damaged(self, path.name, "what the checkpoint is, as JSON", problem)
 
 
 def list_checkpoints(run: str | Path) -> list[Checkpoint]:
@@ -120,14 +132,56 @@ def save_checkpoint(
     return Checkpoint(iteration, final)
 
 
+def check_checkpoint(checkpoint: Checkpoint, optimizer: bool = False) -> None:
+    """See that a checkpoint's files are whole, without importing Keras.
+
+    Args:
+        checkpoint: The checkpoint.
+        optimizer: Whether the optimiser's file is needed, too: to go on with the training.
+
+    Raises:
+        InputError: A file is missing or damaged.
+    """
+    _ = checkpoint.state
+    for name in ("model.keras", "optimizer.npz") if optimizer else ("model.keras",):
+        problem = _archive_problem(checkpoint.path / name)
+        if problem:
+            raise _damaged(checkpoint, name, "a whole archive, as it was saved", problem)
+
+
+def _archive_problem(path: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            part = archive.testzip()
+    except FileNotFoundError:
+        return "no such file"
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+        return f"{path.stat().st_size} bytes that are damaged or cut short ({error})"
+    return f"a damaged part {part}" if part else None
+
+
+def _damaged(checkpoint: Checkpoint, name: str, expected: str, received: str) -> InputError:
+    others = [c for c in list_checkpoints(checkpoint.path.parent.parent) if c.path != checkpoint.path]
+    return InputError(
+        str(checkpoint.path / name),
+        expected=expected,
+        received=received,
+        remedy=f"delete the folder {checkpoint.path}, and the newest of the other checkpoints is used, or, to "
+        f"predict, name one (--checkpoint {others[-1].iteration})"
+        if others
+        else "the run has no other checkpoint: train again, in a new folder",
+    )
+
+
 def restore_checkpoint(
     checkpoint: Checkpoint, network: "keras.Model", optimizer: "keras.optimizers.Optimizer"
 ) -> None:
     """Set a network's weights and its (built) optimiser to where they were when the checkpoint was saved.
 
     Raises:
-        InputError: The checkpoint is of another network or optimiser.
+        InputError: The checkpoint is of another network or optimiser, or damaged.
     """
+    check_checkpoint(checkpoint, optimizer=True)
     load_weights(checkpoint, network)
     with np.load(checkpoint.path / "optimizer.npz") as stored:
         values = [stored[name] for name in sorted(stored.files)]
@@ -151,6 +205,7 @@ def load_weights(checkpoint: Checkpoint, network: "keras.Model") -> None:
     """
     import keras
 
+    check_checkpoint(checkpoint)
     try:
         weights = keras.saving.load_model(checkpoint.path / "model.keras", compile=False).get_weights()
         problem = _problem(weights, network, checkpoint.state["weights_sha256"])

@@ -69,22 +69,13 @@ class RunRecord(BaseModel):
         """Make the run folder and write the record; with `resume`, a run of the same record may be there.
 
         Raises:
-            InputError: The folder has a run already (without `resume`) or one of another scenario or
-                network, or cannot be written.
+            InputError: The folder has a run already (without `resume`), one of another scenario or network, or
+                other content, or cannot be written.
         """
         folder = Path(run)
-        if (folder / NAME).exists():
-            started = (folder / "losses.csv").exists() or (folder / "checkpoints").exists()
-            if not resume and started:
-                raise InputError(
-                    f"run folder {run}",
-                    expected="a new or empty folder",
-                    received="the folder of another training run",
-                    remedy="resume that run (--resume), or choose another folder",
-                )
-            if started:
-                self._check_same(folder)
-                return
+        if check_run_folder(folder, resume):
+            self._check_same(folder)
+            return
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.write(folder)
@@ -107,3 +98,37 @@ class RunRecord(BaseModel):
                     received=f"{have!r}",
                     remedy="resume with the configuration it was started with, or start in a new folder",
                 )
+
+
+def check_run_folder(run: str | Path, resume: bool = False) -> bool:
+    """Make sure that a training may write into a folder; nothing is changed.
+
+    Args:
+        run: New, empty, or the folder of a training run.
+        resume: Whether a run that has begun may be there.
+
+    Returns:
+        Whether a run has begun there.
+
+    Raises:
+        InputError: It holds a run that has begun (without `resume`), or something else.
+    """
+    folder = Path(run)
+    if not (folder / NAME).exists():
+        if folder.is_dir() and any(path.name != f".{NAME}" for path in folder.iterdir()):
+            raise InputError(
+                f"run folder {run}",
+                expected="a new or empty folder, or that of a training run",
+                received="a folder with other content",
+                remedy="choose another folder; nothing was changed",
+            )
+        return False
+    started = (folder / "losses.csv").exists() or (folder / "checkpoints").exists()
+    if started and not resume:
+        raise InputError(
+            f"run folder {run}",
+            expected="a new or empty folder",
+            received="the folder of another training run",
+            remedy="resume that run (--resume), or choose another folder",
+        )
+    return started

@@ -13,7 +13,13 @@ from gunpowder.nodes.generic_train import GenericTrain
 from nucseg.errors import InputError, NucsegError
 from nucseg.heads.scenario import Scenario
 from nucseg.network.backend import jit_compile, share_gpu, use_threads
-from nucseg.network.checkpoint import list_checkpoints, restore_checkpoint, save_checkpoint, versions
+from nucseg.network.checkpoint import (
+    check_checkpoint,
+    list_checkpoints,
+    restore_checkpoint,
+    save_checkpoint,
+    versions,
+)
 from nucseg.network.losses import LossLog
 from nucseg.network.model import channels_first
 from nucseg.network.optimizer import Optimizer
@@ -66,7 +72,7 @@ class KerasTrain(GenericTrain):
 
     Raises:
         InputError: The folder has a run already (without `resume`) or one of another scenario or network,
-            or cannot be written.
+            or cannot be written, or the checkpoint to go on from is damaged.
     """
 
     def __init__(
@@ -113,6 +119,8 @@ class KerasTrain(GenericTrain):
         self._unsaved = False
         checkpoints = list_checkpoints(self.folder) if resume else []
         self._start = checkpoints[-1] if checkpoints else None
+        if self._start is not None:
+            check_checkpoint(self._start, optimizer=True)
         self.iteration = self._start.iteration if self._start else 0
         self.loss = math.nan
         inputs = {"raw": raw}

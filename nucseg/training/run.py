@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nucseg.errors import NucsegError
+from nucseg.network.backend import require_backend
 from nucseg.network.checkpoint import find_checkpoint
+from nucseg.network.record import check_run_folder
 from nucseg.training.config import TrainConfig
 from nucseg.training.data import prepare
 
@@ -28,7 +30,8 @@ class TrainResult(NamedTuple):
 
     Attributes:
         iteration: Training steps done.
-        loss: Mean of the last steps, at most 50.
+        loss: Mean of the last steps of the run, at most 50, as losses.csv has them; a run that was stopped and
+            resumed has that of one without a stop.
         seconds_per_iteration: Mean time of a step, waiting for data and saving included; without the first
             one, which compiles the network.
     """
@@ -53,7 +56,7 @@ def train(
         folder: The run folder; see `KerasTrain`.
         iterations: Instead of the configuration's number; the learning rate's schedule ends there, too.
         resume: Go on exactly where the run in the folder stopped; a folder without checkpoints is started
-            afresh.
+            afresh, with a warning.
         progress: Called after each step with the number of steps done and the loss. None: a progress bar if
             standard error is a terminal.
         augment: Further augmentations of raw, such as a lab's own `ArrayAugment` class: each is called with
@@ -65,6 +68,8 @@ def train(
     """
     if iterations is not None:
         config = config.model_copy(update={"iterations": iterations})
+    require_backend()
+    check_run_folder(folder, resume)
     prepared = prepare(config)
     from nucseg.training.pipeline import training_pipeline
 
@@ -73,8 +78,11 @@ def train(
         if node.iteration >= config.iterations:
             logger.info("%s has %d iterations already: nothing to do", folder, node.iteration)
             return _finished(folder)
+        if resume and not node.iteration:
+            logger.warning("nothing to resume in %s: starting from iteration 0", folder)
         with _silent_setup():
-            return _loop(pipeline, node, config, progress)
+            seconds = _loop(pipeline, node, config, progress)
+        return TrainResult(node.iteration, _recent_loss(folder, node.iteration), seconds)
     except Exception as error:
         cause = _cause(error)
         if cause is None:
@@ -84,7 +92,8 @@ def train(
 
 def _loop(
     pipeline: "gp.Pipeline", node: Any, config: TrainConfig, progress: Callable[[int, float], None] | None
-) -> TrainResult:
+) -> float:
+    """Train; returns the mean seconds of a step."""
     import gunpowder as gp
     from tqdm import tqdm
 
@@ -112,9 +121,7 @@ def _loop(
                 bar.set_postfix(loss=f"{sum(recent) / len(recent):.3f}", refresh=False)
         end = time.perf_counter()
     steps = node.iteration - first
-    return TrainResult(
-        node.iteration, sum(recent) / len(recent), (end - compiled) / steps if steps else end - begun
-    )
+    return (end - compiled) / steps if steps else end - begun
 
 
 @contextmanager
@@ -130,13 +137,21 @@ def _silent_setup() -> Iterator[None]:
 
 
 def _finished(folder: str | Path) -> TrainResult:
-    checkpoint = find_checkpoint(folder)
+    iteration = find_checkpoint(folder).iteration
+    seconds = float(_rows(folder, iteration)[-1]["seconds"]) / iteration
+    return TrainResult(iteration, _recent_loss(folder, iteration), seconds)
+
+
+def _recent_loss(folder: str | Path, iteration: int) -> float:
+    """Mean loss of the last steps up to an iteration, those of a process before this one among them."""
+    recent = [float(row["loss"]) for row in _rows(folder, iteration)[-_RECENT:]]
+    return sum(recent) / len(recent)
+
+
+def _rows(folder: str | Path, iteration: int) -> list[dict[str, str]]:
+    """The rows of losses.csv up to an iteration."""
     with (Path(folder) / "losses.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    recent = [float(row["loss"]) for row in rows[-_RECENT:]]
-    return TrainResult(
-        checkpoint.iteration, sum(recent) / len(recent), float(rows[-1]["seconds"]) / checkpoint.iteration
-    )
+        return [row for row in csv.DictReader(file) if int(row["iteration"]) <= iteration]
 
 
 def _cause(error: BaseException) -> NucsegError | None:

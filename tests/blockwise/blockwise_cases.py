@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from nucseg.blockwise.grid import Block, Grid
 from nucseg.blockwise.task import BlockRefused, Task
+from nucseg.errors import InputError
 from nucseg.volume import create_image, open_volume
 
 
@@ -86,6 +87,10 @@ class Doubled(Task):
     def create(self) -> None:
         shape, block = open_volume(self.volume).shape, self.block
         create_image(self.outputs()[0], shape=shape, dtype="int32", scale_um=None, shards=block, chunks=block)
+
+    def start_worker(self) -> None:
+        if self.how == "no start":
+            raise InputError("weights", expected="some", received="none", remedy="train")
 
     def process(self, block: Block) -> dict[str, Any]:
         if block.index == self.bad and self.how == "refuse":

@@ -83,3 +83,37 @@ def test_a_block_that_always_kills_its_worker_is_named_and_the_others_finish(tmp
     expected = 2 * open_volume(task.volume).read()
     expected[:, :, 4:8] = 0
     assert np.array_equal(open_volume(tmp_path / "o" / "doubled").read(), expected)
+
+
+def test_workers_that_cannot_start_are_told_once_and_only_in_the_log(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    np.save(tmp_path / "v.npy", np.zeros((4, 4, 24), np.int32))
+    task = Doubled(out=str(tmp_path / "o"), volume=str(tmp_path / "v.npy"), how="no start")
+    told = (
+        r"6 of 6 blocks failed: \[0:4, 0:4, 0:4\] and 5 more, all with: weights: .*; train; logs in .*logs$"
+    )
+    with pytest.raises(BlocksFailed, match=told):
+        task.blockwise(Local(workers=1))
+    records = Records(task.out, "doubled")
+    assert len({line["pid"] for line in records.lines()}) == 1
+    assert capfd.readouterr() == ("", "")
+    assert "InputError: weights" in (records.logs / "doubled" / "worker_0.err").read_text()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals for groups")
+def test_control_c_to_the_whole_group_is_one_line(tmp_path):
+    path = save_prediction(tmp_path / "p.zarr", random_prediction((48, 48, 48), 3, density=-1))
+    command = [sys.executable, "-m", "nucseg", "segment", path, str(tmp_path / "o"), "--head", "three_label"]
+    driver = subprocess.Popen(
+        [*command, "--block", "8", "8", "8"], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        wait_for(lambda: next(Records(tmp_path / "o", "segment").lines(), None), "the first block")
+        os.killpg(driver.pid, signal.SIGINT)
+        error = driver.communicate(timeout=60)[1]
+    finally:
+        driver.kill()
+    assert driver.returncode == 1
+    plan, *rest = error.strip().splitlines()
+    assert plan.startswith("segment: 216 blocks")
+    assert rest == ["nucseg: interrupted; run the same command again to go on from here"]

@@ -102,3 +102,29 @@ def test_intensities_are_measured_once_and_a_given_range_is_another_run(
         given.blockwise(HERE)
     given.blockwise(HERE, overwrite=True)
     assert task.resolved().intensity == measured
+
+
+def test_what_workers_would_stumble_over_is_told_before_they_start(tmp_path, untrained, raw, monkeypatch):
+    import shutil
+
+    run, out = tmp_path / "run", tmp_path / "o"
+    shutil.copytree(untrained, run)
+    task = Predict(volume=raw[1], out=str(out), model=str(run), block=(16, 16, 20))
+    weights = run / "checkpoints" / "00000001" / "model.keras"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    told = r"model\.keras: expected a whole archive.*cut short.*no other checkpoint: train again"
+    with pytest.raises(InputError, match=told):
+        task.blockwise(Local(workers=1))
+    weights.unlink()
+    with pytest.raises(InputError, match=r"model\.keras.*no such file"):
+        task.blockwise(Local(workers=1))
+    weights.write_bytes(whole)
+    with monkeypatch.context() as patch:
+        patch.setenv("KERAS_BACKEND", "backend_that_is_not_there")
+        with pytest.raises(InputError, match=r"keras with a backend; received no module back.*pip install"):
+            task.blockwise(Local(workers=1))
+        assert not out.exists()
+    task.blockwise(HERE)
+    weights.unlink()
+    assert task.blockwise(HERE)["skipped"] == 8, "all is done: nothing is missed"

@@ -137,7 +137,10 @@ def test_a_block_that_always_fails_is_named_and_the_others_finish(tmp_path, volu
     assert sum(line["status"] == "failed" for line in lines) == tries
     with pytest.raises(BlocksFailed, match="1 of 18"):
         task.blockwise(HERE)
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "")
+    if how == "raise":
+        log = (Records(task.out, "doubled").logs / "driver.err").read_text()
+        assert log.count('raise RuntimeError("no luck")') == 2 * tries
 
 
 def test_what_killed_writes_left_is_swept(tmp_path, volume):

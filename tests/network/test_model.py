@@ -115,7 +115,7 @@ def test_damaged_weights_are_told(straight, tmp_path):
     with pytest.raises(InputError, match=r"not the ones that were saved"):
         TrainedModel.load(run, 6).predict(raw)
     (checkpoints / "00000006" / "model.keras").write_bytes(b"PK torn")
-    with pytest.raises(InputError, match=r"the weights of the network that run.json describes"):
+    with pytest.raises(InputError, match=r"model\.keras: expected a whole archive"):
         TrainedModel.load(run, 6).predict(raw)
     record = json.loads((run / "run.json").read_text())
     record["network"]["feature_maps"] = 5

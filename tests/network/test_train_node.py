@@ -149,6 +149,19 @@ def test_another_run_is_never_overwritten(straight, tmp_path):
         _unwrapped(lambda: train(tmp_path / "file" / "run", 1))
 
 
+@pytest.mark.parametrize("name", ["state.json", "model.keras", "optimizer.npz"])
+def test_a_torn_checkpoint_is_named_and_the_one_before_it_can_be_used(straight, tmp_path, name):
+    run = tmp_path / "run"
+    shutil.copytree(straight[0], run)
+    torn = run / "checkpoints" / "00000006" / name
+    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
+    with pytest.raises(InputError, match=rf"00000006/{name}: .*damaged.*delete the folder .*checkpoint 3\)"):
+        train(run, 1, resume=True)
+    shutil.rmtree(torn.parent)
+    node = KerasTrain(SCENARIO, unet("tiny"), raw=RAW, folder=run, iterations=6, resume=True)
+    assert node.iteration == 3
+
+
 def test_an_incomplete_request_is_told_what_to_request(tmp_path):
     node = KerasTrain(SCENARIO, unet("tiny"), raw=RAW, folder=tmp_path / "run", iterations=1)
     pipeline = Patches(node) + node
