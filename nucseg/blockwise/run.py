@@ -157,6 +157,8 @@ def segment(
         engine=engine,
         whole=whole,
     )
+    if log and block is not None and (whole or engine == "mahotas"):
+        log("segment: the whole volume at once, in memory; the block is only how the labels are stored")
     steps = {task.name: task.blockwise(launcher, overwrite=overwrite, log=log)}
     return result_of(steps, time.perf_counter() - started)
 

@@ -110,6 +110,7 @@ class Task(BaseModel):
         out = Path(self.out).resolve()
         check_folder(out)
         task = self.model_copy(update={"out": str(out)}).resolved()
+        task.grid()  # or the block is impossible: nothing is left in OUT then
         claim_folder(out)
         if not overwrite:
             Records(task.out, task.name).check_same(task.description())

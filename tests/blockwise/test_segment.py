@@ -66,6 +66,9 @@ def test_a_decoding_with_changes():
     assert diameter_voxels(1.05, (0.2, 0.1, 0.1)) == 11
     with pytest.raises(InputError, match="voxel size"):
         diameter_voxels(1.05, None)
+    for wrong in (-3.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match=r"positive length.*--nucleus-um"):
+            diameter_voxels(wrong, (0.2, 0.1, 0.1))
 
 
 def test_a_nucleus_diameter_sets_reach_and_halo(tmp_path, prediction):
@@ -120,7 +123,19 @@ def test_what_does_not_fit_is_told(tmp_path, prediction):
         Segment(out=out).blockwise(HERE)
     with pytest.raises(InputError, match="at least 4 voxels to dilate"):
         segment(prediction, out, head="three_label_cpv", dilate=4, max_halo=3, launcher=HERE)
+    with pytest.raises(InputError, match="three positive numbers"):
+        segment(prediction, out, head="three_label_cpv", block=(0, 64, 40), launcher=HERE)
     assert not (tmp_path / "o").exists()
+
+
+def test_the_whole_volume_says_what_a_block_means_then(tmp_path, prediction):
+    lines = []
+    how = {"head": "three_label_cpv", "block": (9, 10, 12), "launcher": HERE, "log": lines.append}
+    segment(prediction, str(tmp_path / "o"), engine="mahotas", **how)
+    assert any("the whole volume at once" in line for line in lines)
+    lines.clear()
+    segment(prediction, str(tmp_path / "b"), **how)
+    assert not any("the whole volume at once" in line for line in lines)
 
 
 def test_a_prediction_with_nan_is_named(tmp_path):
