@@ -13,6 +13,7 @@ import tifffile
 
 from nucseg.errors import InputError
 from nucseg.points import add_micrometers, read_points, read_table, write_table
+from nucseg.storage.formats import demand_folder_name
 from nucseg.storage.stacks import TIFF_SUFFIXES
 from nucseg.storage.stored import Float3
 from nucseg.volume import Volume, create_image, create_labels, find_labels, open_volume
@@ -73,6 +74,8 @@ def convert_volume(
         )
     target = Path(out)
     as_tiff = target.name.lower().endswith(TIFF_SUFFIXES)
+    if not as_tiff:
+        demand_folder_name(str(out), tiff=True)
     if as_tiff and (labels is not None or points is not None):
         raise InputError(
             str(out),
@@ -134,12 +137,14 @@ def _write_zarr(
     if instances is not None:
         dtype = "uint64" if instances.dtype.itemsize == 8 else "uint32"
         below = create_labels(path, shape=instances.shape, dtype=dtype, scale_um=volume.scale_um)
-        _copy(instances, below, prod(volume.shape), total, progress)
+        _copy(instances, below, prod(volume.shape), total, progress, ids=True)
     return image.dtype
 
 
-def _copy(source: Volume, target: Volume, done: int, total: int, progress: Progress | None) -> None:
-    """Copy shard by shard, reading whole layers of shards at once where they are small enough."""
+def _copy(
+    source: Volume, target: Volume, done: int, total: int, progress: Progress | None, ids: bool = False
+) -> None:
+    """Copy shard by shard, reading whole layers of shards at once where they are small enough; refuse negative ids."""
     planes = target.write_unit[0]
     voxel = source.dtype.itemsize * max(source.channels, 1)
     by_layer = planes * prod(source.shape[1:]) * voxel <= _SLAB_BYTES
@@ -152,6 +157,13 @@ def _copy(source: Volume, target: Volume, done: int, total: int, progress: Progr
             data = layer[..., y, x]
         else:
             data = source.read(begin, shape)
+        if ids and (lowest := int(data.min())) < 0:
+            raise InputError(
+                f"{source.path}: labels",
+                expected="ids from 0 (background) up",
+                received=f"ids down to {lowest}",
+                remedy="set unannotated or ignored voxels to 0, and keep a mask of them beside the labels",
+            )
         target.write(begin, data)
         done += prod(shape)
         if progress is not None:

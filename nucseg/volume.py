@@ -47,11 +47,17 @@ def open_labels(path: str | Path, name: str = "nuclei") -> Volume:
         volume = open_volume(text, channel=0)
     if volume.channels or volume.dtype.kind not in "iu":
         channels = f", {volume.channels} channels" if volume.channels else ""
+        remedy = "give instance labels; a mask becomes instances by labelling its connected components"
+        if volume.channels == 3:
+            remedy = "a picture in colour (RGB) has no ids; save the labels themselves, with one channel"
+        elif volume.dtype.kind == "f":
+            remedy = "save the ids as integers, e.g. labels.astype('uint32') (in Fiji: Image > Type > 16-bit, with "
+            remedy += "Edit > Options > Conversions > Scale when converting off)"
         raise InputError(
             f"{text}: labels",
             expected="one integer id a voxel (0 is background)",
             received=f"dtype {volume.dtype}{channels}",
-            remedy="give instance labels; a mask becomes instances by labelling its connected components",
+            remedy=remedy,
         )
     return volume
 

@@ -11,10 +11,12 @@ from scipy import ndimage
 from nucseg.check import check_volume, sample
 from nucseg.check.alignment import fit
 from nucseg.check.instances import parts
+from nucseg.check.mask import count_bodies
 from nucseg.check.sample import Box, boxes
 from nucseg.check.wrapping import Wrapping, collect_scrambled, count_contours
 from nucseg.errors import InputError
-from nucseg.volume import create_image, create_labels
+from nucseg.synthetic import synthesize
+from nucseg.volume import create_image, create_labels, open_labels, open_volume
 
 SHAPE = (40, 60, 70)
 SCALE = (0.5, 0.25, 0.25)
@@ -269,6 +271,63 @@ def test_masks_of_classes_given_as_instances(tmp_path, classes):
     found = check_volume(volume(tmp_path, raw16(labels), mask))
     assert codes(found) == {"semantic"}
     assert "18 separate" in found[0].message or classes == 2
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    """Image and labels of 90 nuclei that touch: few connected components."""
+    path = tmp_path_factory.mktemp("crowded") / "v.zarr"
+    synthesize(path, shape=(56, 56, 130), nuclei=90, seed=1, difficulty="hard")
+    labels = open_labels(path).read()[:, :, :80].copy()  # the crowded head
+    assert ndimage.label(labels > 0, np.ones((3, 3, 3)))[1] < 10
+    return open_volume(path).read()[:, :, :80].copy(), labels
+
+
+@pytest.mark.parametrize("value", [1, 255, 2])
+def test_masks_of_nuclei_that_touch(tmp_path, crowded, value):
+    raw, labels = crowded
+    mask = (labels > 0).astype(np.uint8) * (value if value == 255 else 1)
+    if value == 2:  # interior 1, boundary 2
+        mask[(mask > 0) & ~ndimage.binary_erosion(mask > 0, iterations=1)] = 2
+    found = check_volume(volume(tmp_path, raw, mask, scale_um=(0.122, 0.116, 0.116)))
+    assert codes(found, "error") == {"semantic"}
+
+
+def test_few_true_nuclei_are_no_mask(tmp_path, crowded):
+    raw, labels = crowded
+    for number, kept in enumerate([[1], [40, 41, 42]]):
+        some = np.where(np.isin(labels, kept), labels, 0)
+        path = volume(tmp_path / str(number), raw, some, scale_um=(0.122, 0.116, 0.116))
+        assert "semantic" not in codes(check_volume(path))
+    grid = np.indices(SHAPE)
+    bent = sum((g - c) ** 2 for g, c in zip(grid, (20, 20 + 15 * np.sin(grid[2] / 25), 35), strict=True))
+    one = (bent < 7**2).astype(np.uint8) * 255
+    assert count_bodies(one > 0, None) < 4
+    assert codes(check_volume(volume(tmp_path / "one", raw16(nuclei()), one)), "error") <= {"shifted"}
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_a_background_with_an_id(tmp_path, lines):
+    labels = nuclei()
+    shifted = labels + 1
+    if lines:  # lines of 0 between the regions, as a watershed draws them
+        shifted[ndimage.morphological_gradient(labels, 3) > 0] = 0
+    (found,) = check_volume(volume(tmp_path, raw16(labels), shifted))
+    assert (found.code, found.severity, found.where) == ("background", "error", "ids 1")
+    assert "labels[labels == 1] = 0" in found.message
+    everything = check_volume(volume(tmp_path / "all", raw16(labels), np.ones_like(labels)))
+    assert codes(everything) == {"background"}
+
+
+def test_a_nucleus_that_fills_its_crop_is_no_background(tmp_path):
+    ball = sum((g - 9.5) ** 2 for g in np.indices((20, 20, 20))) < 10.5**2
+    labels = ball.astype(np.uint16)
+    labels[:3, :3, :3] = 2
+    raw = np.random.default_rng(0).poisson(100 + 900 * ball).astype(np.uint16)
+    assert not codes(check_volume(volume(tmp_path, raw, labels)), "error")
+    halves = np.ones((20, 20, 20), np.uint16)
+    halves[:, :, 10:] = 2  # cells without gaps: no background, and no mistake
+    assert "background" not in codes(check_volume(volume(tmp_path / "halves", raw, halves)))
 
 
 def test_fragments(tmp_path):

@@ -204,7 +204,7 @@ def test_failing_in_the_middle_leaves_nothing(tmp_path, monkeypatch, example, ou
 def test_negative_labels_leave_nothing(tmp_path):
     np.save(tmp_path / "raw.npy", noise())
     np.save(tmp_path / "labels.npy", np.full(SHAPE, -1, "int32"))
-    with pytest.raises(InputError, match="values that fit uint32"):
+    with pytest.raises(InputError, match=r"labels\.npy: labels: expected ids from 0.*down to -1"):
         convert_volume(tmp_path / "raw.npy", tmp_path / "out.zarr", labels=tmp_path / "labels.npy")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["labels.npy", "raw.npy"]
 
@@ -243,6 +243,7 @@ def test_mistakes_are_named(tmp_path, example):
         ({"points": tmp_path / "p.csv"}, "out.zarr", r"1 of 1 outside, e.g. \[39.0, 29.0, 6.0\]"),
         ({"scale_um": (0, 1, 1)}, "out.zarr", r"three positive lengths"),
         ({}, "file/out.zarr", r"place that can be written"),
+        ({}, "out.png", r"out\.png: expected the name of an OME-Zarr folder.*\.png"),
     ]
     before = sorted(os.listdir(tmp_path))
     for arguments, out, message in cases:

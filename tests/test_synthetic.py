@@ -223,6 +223,9 @@ def test_too_many_nuclei_are_refused_with_a_number_that_fits(difficulty):
         ({"seed": -1}, "seed"),
         ({"shape": (44, 60)}, "shape"),
         ({"shape": (44, 0, 60)}, "shape"),
+        ({"shape": (1, 1, 1)}, "shape"),
+        ({"seed": 2**63}, "seed"),
+        ({"seed": 10**40}, "seed"),
         ({"shape": (44, 8, 60)}, "shape"),
         ({"scale_um": (0.7, 0.1, 0.1)}, "scale_um"),
         ({"scale_um": (0.5, 0.5, 0.5)}, "scale_um"),
@@ -237,6 +240,12 @@ def test_bad_arguments_are_named(tmp_path, change, what):
         synthesize(tmp_path / "a.zarr", **arguments)
     assert error.value.what == what
     assert not (tmp_path / "a.zarr").exists()
+
+
+def test_a_name_of_another_kind_of_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"ending \.tif"):
+        synthesize(tmp_path / "a.tif", shape=SHAPE, nuclei=10, seed=1)
+    assert not (tmp_path / "a.tif").exists()
 
 
 def test_an_image_is_not_overwritten_unasked(tmp_path):

@@ -161,6 +161,18 @@ def test_folder_that_is_no_zarr(tmp_path):
         open_volume(tmp_path)
 
 
+def test_a_damaged_chunk_is_named_with_its_region(tmp_path):
+    volume = create_image(tmp_path / "a.zarr", shape=SHAPE, dtype="uint16", scale_um=None, shards=SHAPE)
+    volume.write((0, 0, 0), np.random.default_rng(0).integers(0, 9, SHAPE).astype("uint16"))
+    (shard,) = (p for p in (tmp_path / "a.zarr" / "0" / "c").rglob("*") if p.is_file())
+    stored = bytearray(shard.read_bytes())
+    stored[10:60] = bytes(50)
+    shard.write_bytes(stored)
+    region = r"a\.zarr \[0:2, 0:2, 0:2\].*damaged data.*restore the file"
+    with pytest.raises(InputError, match=region):
+        open_volume(tmp_path / "a.zarr").read((0, 0, 0), (2, 2, 2))
+
+
 @pytest.mark.parametrize("channel", [2, -1])
 def test_channels_that_are_not_there(tmp_path, channel):
     np.save(tmp_path / "a.npy", ramp((2, *SHAPE)))
@@ -171,7 +183,8 @@ def test_channels_that_are_not_there(tmp_path, channel):
 @pytest.mark.parametrize("dtype", ["float32", "bool"])
 def test_labels_must_be_integers(tmp_path, dtype):
     np.save(tmp_path / "a.npy", ramp(dtype=dtype))
-    with pytest.raises(InputError, match=f"received dtype {dtype}"):
+    remedy = "save the ids as integers" if dtype == "float32" else "connected components"
+    with pytest.raises(InputError, match=f"received dtype {dtype}.*{remedy}"):
         open_labels(tmp_path / "a.npy")
 
 

@@ -1,6 +1,6 @@
 """Which scenario a prediction follows and how it is decoded: what it says, and what the user changes."""
 
-from math import ceil
+from math import ceil, isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -184,11 +184,18 @@ def diameter_voxels(nucleus_um: float, scale_um: tuple[float, float, float] | No
     Raises:
         InputError: The voxel size is not known, or the diameter is not positive.
     """
-    if scale_um is None or not nucleus_um > 0:
+    if not (nucleus_um > 0 and isfinite(nucleus_um)):
         raise InputError(
             "nucleus diameter",
-            expected="a positive length, and a volume whose voxel size is known",
-            received=f"{nucleus_um} um, voxel size {scale_um}",
+            expected="a positive length in micrometres",
+            received=f"{nucleus_um:g}",
+            remedy="give the diameter of the largest nucleus (--nucleus-um)",
+        )
+    if scale_um is None:
+        raise InputError(
+            "nucleus diameter",
+            expected="a volume whose voxel size is known",
+            received=f"{nucleus_um:g} um, and no voxel size",
             remedy="set the voxel size with `nucseg convert IN OUT --scale-um Z Y X`",
         )
     return ceil(nucleus_um / min(scale_um))

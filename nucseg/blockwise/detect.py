@@ -12,6 +12,7 @@ from nucseg.blockwise.point_table import table_files, write_points
 from nucseg.blockwise.records import Records, identity
 from nucseg.blockwise.source import checked_scenario, settled_prediction
 from nucseg.blockwise.task import Task
+from nucseg.blockwise.values import check_prediction, check_values
 from nucseg.heads.scenario import PointDecoding, Scenario
 from nucseg.instances.detection import local_maxima
 from nucseg.volume import Volume, open_volume
@@ -56,6 +57,7 @@ class Detect(Task):
         scenario, origin = checked_scenario(volume, task.source, task.scenario)
         decoding = task.decoding or origin.points or scenario.default_point_decoding()
         scenario.check_source(decoding.source)
+        check_prediction(volume, task.source, scenario)
         return task.model_copy(
             update={
                 "scenario": scenario,
@@ -93,6 +95,7 @@ class Detect(Task):
         read = block.grown(scenario.point_context(decoding), volume)
         data = self._volume.read(read.begin, read.shape)
         data = (data if data.ndim == 4 else data[None]).astype(np.float32, copy=False)
+        check_values(self.source, data, scenario)
         scores = scenario.score_map(data, decoding)[seen.inside(read)]
         found = local_maxima(scores, decoding.threshold, decoding.distance, block.inside(seen))
         return {

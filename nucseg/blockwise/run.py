@@ -22,6 +22,7 @@ from nucseg.blockwise.result import RunResult, result_of
 from nucseg.blockwise.segment import HALO, Segment
 from nucseg.blockwise.source import check_segmented
 from nucseg.blockwise.task import Task
+from nucseg.blockwise.values import check_thresholds
 from nucseg.errors import InputError
 from nucseg.heads.decoding import Voters
 from nucseg.heads.scenario import Decoding, Scenario
@@ -84,6 +85,7 @@ def run(
         selected = trained.decoding
         reach = _reach(scale, nucleus_um, record.nucleus_um, selected, decoding.get("seeds"))
         chosen = choose_decoding(trained.scenario, selected, **{"reach": reach, **decoding})
+        check_thresholds(trained.scenario, chosen)
         halo = reach if nucleus_um and reach else HALO
         segment = Segment(out=out, decoding=chosen, block=block, halo=halo, max_halo=max_halo)
         tasks = (segment, Measure(volume=volume, out=out, channel=channel))
@@ -156,6 +158,8 @@ def segment(
         engine=engine,
         whole=whole,
     )
+    if log and block is not None and (whole or engine == "mahotas"):
+        log("segment: the whole volume at once, in memory; the block is only how the labels are stored")
     steps = {task.name: task.blockwise(launcher, overwrite=overwrite, log=log)}
     return result_of(steps, time.perf_counter() - started)
 

@@ -18,6 +18,7 @@ from nucseg.blockwise.records import Records, identity
 from nucseg.blockwise.sift import UNSIFTED, Sift
 from nucseg.blockwise.source import checked_scenario, settled_prediction
 from nucseg.blockwise.task import BlockRefused, Task
+from nucseg.blockwise.values import check_prediction, check_thresholds, check_values
 from nucseg.errors import InputError
 from nucseg.heads.scenario import Decoding, Scenario
 from nucseg.instances.centroids import centroids
@@ -73,13 +74,16 @@ class Segment(Task):
         """See `Task.resolved`: prediction, scenario, decoding, block and halo are settled.
 
         Raises:
-            InputError: No prediction, an incomplete one, or one that the scenario does not fit.
+            InputError: No prediction, an incomplete one, one that the scenario does not fit, or values or
+                thresholds beyond the range of a head.
         """
         task = self.model_copy(update={"prediction": settled_prediction(self.out, self.prediction)})
         volume = open_volume(task.source)
         scenario, origin = checked_scenario(volume, task.source, task.scenario)
         decoding = task.decoding or origin.decoding or scenario.default_decoding()
         scenario.decode(np.zeros((scenario.channels, 1, 1, 1), np.float32), decoding)  # or they do not fit
+        check_prediction(volume, task.source, scenario)
+        check_thresholds(scenario, decoding)
         if task.max_halo < _rim(decoding):
             raise InputError(
                 "max_halo",
@@ -138,6 +142,7 @@ class Segment(Task):
 
         Raises:
             BlockRefused: An object reaches beyond the largest halo.
+            InputError: The prediction has values that are no numbers, or beyond the range of a head.
         """
         labels, halo = self._whole(block) if self.whole else self._certified(block)
         found = centroids(labels)
@@ -217,7 +222,9 @@ class Segment(Task):
 
     def _read(self, box: Box) -> np.ndarray:
         data = self._volume.read(box.begin, box.shape)
-        return (data if data.ndim == 4 else data[None]).astype(np.float32, copy=False)
+        data = (data if data.ndim == 4 else data[None]).astype(np.float32, copy=False)
+        check_values(self.source, data, self._settled()[0])
+        return data
 
     def _whole(self, block: Block) -> tuple[np.ndarray, int]:
         """Labels of the whole volume at once."""

@@ -117,6 +117,7 @@ class Task(BaseModel):
         out = Path(self.out).resolve()
         check_folder(out)
         task = self.model_copy(update={"out": str(out)}).resolved()
+        task.grid()  # or the block is impossible: nothing is left in OUT then
         if overwrite or not Records(task.out, task.name).complete():
             task.check_worker()
         claim_folder(out)

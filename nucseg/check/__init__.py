@@ -22,8 +22,8 @@ def check_volume(path: str | Path, labels: str | Path | None = None) -> list[Fin
     neither as slivers nor as fragments.
 
     Codes of the image: `not_finite`, `empty`, `constant`, `wrapped`, `saturated`, `no_scale`, `odd_scale`,
-    `anisotropy`. Of the labels: `labels_shape`, `labels_scale`, `empty_labels`, `negative_ids`, `semantic`,
-    `fragments`, `slivers`, `narrow_dtype`, `nucleus_size`, `shifted`, `mirrored`, `border`.
+    `anisotropy`. Of the labels: `labels_shape`, `labels_scale`, `empty_labels`, `negative_ids`, `background`,
+    `semantic`, `fragments`, `slivers`, `narrow_dtype`, `nucleus_size`, `shifted`, `mirrored`, `border`.
 
     Args:
         path: Any volume that `nucseg.open_volume` reads; each channel is looked at.

@@ -7,6 +7,7 @@ import numpy as np
 from numba import njit
 
 from nucseg.check.finding import Finding, finding, some
+from nucseg.check.mask import check_background, check_mask
 from nucseg.check.sample import Box, boxes
 from nucseg.storage.stored import Float3
 from nucseg.volume import Volume
@@ -65,8 +66,14 @@ def check_instances(labels: Volume, scale_um: Float3 | None) -> tuple[list[Findi
         )
         return [empty], None
     every = Parts(*(np.concatenate([getattr(t, name) for t in tables]) for name in Parts.__annotations__))
-    findings = [*_of_ids(every, labels.dtype), *_of_sizes(every, scale_um), *_of_border(every)]
-    return findings, chosen[int(np.argmax(foreground))]
+    ids, inverse = np.unique(every.label, return_inverse=True)
+    found = check_background(labels, chosen, ids, np.bincount(inverse, weights=every.size).astype(np.int64))
+    if found:
+        return found, None
+    of_ids, fullest = _of_ids(every, labels.dtype), chosen[int(np.argmax(foreground))]
+    if all(f.code != "semantic" for f in of_ids) and (found := check_mask(labels, fullest, ids, scale_um)):
+        return found, fullest
+    return [*of_ids, *_of_sizes(every, scale_um), *_of_border(every)], fullest
 
 
 def _of_ids(every: Parts, dtype: np.dtype) -> list[Finding]:

@@ -105,7 +105,13 @@ def predict(
     "--head", help="The scenario that PREDICTION's channels follow [default: the one OUT was predicted with]."
 )
 @click.option("--whole", is_flag=True, help="The whole volume at once, in memory.")
-@click.option("--engine", type=click.Choice(["flood", "mahotas"]), default="flood", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["flood", "mahotas"]),
+    default="flood",
+    show_default=True,
+    help="mahotas: the reference implementation; implies --whole, --block is then only the shard.",
+)
 @block_options
 @segment_options
 @verb

@@ -14,6 +14,7 @@ from nucseg.cli.verb import Failed, progress_bar, verb, zyx
 @click.option("--seed", type=int, required=True, help="The same seed gives the same voxels.")
 @zyx("--scale-um", float, "Voxel size in micrometres [default: 0.122 0.116 0.116].")
 @click.option("--difficulty", type=click.Choice(["easy", "worm", "hard"]), default="worm", show_default=True)
+@click.option("--overwrite", is_flag=True, help="Replace an image and labels that are at OUT.")
 @verb
 def synth(
     out: str,
@@ -22,6 +23,7 @@ def synth(
     seed: int,
     scale_um: tuple[float, float, float] | None,
     difficulty: str,
+    overwrite: bool,
 ) -> dict[str, Any]:
     """Write a synthetic worm to OUT: the image, labels/nuclei and tables/centers.csv, block by block."""
     from nucseg.synthetic import synthesize
@@ -33,6 +35,7 @@ def synth(
         nuclei=nuclei,
         seed=seed,
         difficulty=difficulty,
+        overwrite=overwrite,
         progress=progress_bar("synth", "block"),
         **options,
     )

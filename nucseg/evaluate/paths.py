@@ -1,5 +1,6 @@
 """Evaluation of volumes of any size: block by block, in memory that grows with the number of objects only."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from nucseg.evaluate.overlap import contingency
 from nucseg.evaluate.scores import Objects, Scores
 from nucseg.evaluate.streaming import CenterSum, Readable, TableSum, blocks_of, labels_of_points
 from nucseg.points import read_points
-from nucseg.volume import open_labels
+from nucseg.volume import Volume, open_labels
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Called with (blocks done, blocks in all)."""
@@ -42,14 +45,23 @@ def evaluate_paths(
         name: Name of the label image, where a path holds several.
         progress: Called after every block.
 
+    Logs a warning where no true object is as large as `min_size`, and for labels that look like an image.
+
     Raises:
-        InputError: If a file is missing or holds no labels, or the shapes differ.
+        InputError: If a file is missing or holds no labels, the shapes differ, or the truth has no object.
     """
     truth = open_labels(truth_path, name)
+    _warn_of_image(truth)
     table = _table_of(Path(predicted_path), name)
     if table is not None:
-        return evaluate_points(read_points(table), truth, min_size, progress)
-    return evaluate_volumes(open_labels(predicted_path, name), truth, min_size, thresholds, progress)
+        scores = evaluate_points(read_points(table), truth, min_size, progress)
+    else:
+        predicted = open_labels(predicted_path, name)
+        _warn_of_image(predicted)
+        scores = evaluate_volumes(predicted, truth, min_size, thresholds, progress)
+    if not scores.n_true:
+        _demand_objects(truth, min_size)
+    return scores
 
 
 def evaluate_volumes(
@@ -119,6 +131,42 @@ def evaluate_points(
         info={"min_size": int(min_size)},
         objects=Objects(true_ids, np.zeros(len(true_ids)), np.zeros(len(true_ids), np.uint64), none, {}),
     )
+
+
+def _demand_objects(truth: Volume, min_size: int) -> None:
+    """Warn that the truth's objects are all left out; refuse a truth without any."""
+    if any(truth.read(begin, shape).any() for begin, shape in blocks_of(truth)):
+        logger.warning(
+            "%s: no true object has %d voxels; the scores say nothing, choose a smaller --min-size",
+            truth.path,
+            min_size,
+        )
+        return
+    raise InputError(
+        f"{truth.path}: truth",
+        expected="labelled objects to score against",
+        received="0 in every voxel",
+        remedy="check that this is the right label file",
+    )
+
+
+def _warn_of_image(labels: Volume) -> None:
+    """Warn if most voxels in the middle differ from both their neighbours along x, as in an image with noise."""
+    size = tuple(min(n, 64) for n in labels.shape)
+    begin = tuple((n - s) // 2 for n, s in zip(labels.shape, size, strict=True))
+    data = labels.read((begin[0], begin[1], begin[2]), (size[0], size[1], size[2]))
+    same = np.zeros(data.shape, np.bool_)
+    equal = data[..., 1:] == data[..., :-1]
+    same[..., 1:] |= equal
+    same[..., :-1] |= equal
+    filled = data != 0
+    count, alone = int(filled.sum()), int((filled & ~same).sum())
+    if data.shape[2] > 1 and 10 * count > data.size and 2 * alone > count:
+        logger.warning(
+            "%s: %.0f%% of the labelled voxels in the middle are single voxels: an image instead of labels, it seems",
+            labels.path,
+            100 * alone / count,
+        )
 
 
 def _table_of(predicted: Path, name: str) -> Path | None:

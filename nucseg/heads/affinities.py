@@ -1,6 +1,6 @@
 """`Affinities`: whether a voxel and its neighbour before it, along each axis, are of one nucleus."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numba import njit
@@ -24,6 +24,8 @@ class Affinities(Head):
         agree: How many of the three affinities must exceed the seed threshold: 2 as in the paper, or all 3 as
             in its authors' code.
     """
+
+    value_range: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
 
     balance: bool = True
     agree: Literal[2, 3] = 2

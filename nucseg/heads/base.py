@@ -62,6 +62,9 @@ class Head(BaseModel):
     detects: ClassVar[bool] = False
     """Whether the head decodes to points, one a nucleus, without instances."""
 
+    value_range: ClassVar[tuple[float, float] | None] = None
+    """Lowest and highest value of a prediction and of its thresholds; None: any. Values beyond it are refused."""
+
     loss_weight: float | None = Field(None, gt=0)
 
     @classmethod

@@ -1,7 +1,7 @@
 """`SignedDistance`: a saturating distance to the nearest boundary, negative inside nuclei (sdt)."""
 
 from math import ceil
-from typing import Any
+from typing import Any, ClassVar
 
 import edt
 import numpy as np
@@ -29,6 +29,8 @@ class SignedDistance(Head):
         distance: Distance at which the target is tanh(1) = 0.76, in voxels of mean size: distances are
             measured in um and divided by the geometric mean of the three voxel sizes. 9 as published.
     """
+
+    value_range: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
 
     distance: float = Field(9.0, gt=0)
 

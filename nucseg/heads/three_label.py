@@ -1,6 +1,6 @@
 """`ThreeLabel`: background, interior or boundary of a nucleus, as a softmax over three classes."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numba import njit
@@ -19,6 +19,8 @@ class ThreeLabel(Head):
         balance: Weight each voxel by 1 / (3 * fraction of its class in the patch), the fraction clipped to
             0.05 and 0.95, so that rare boundaries count as much as the background.
     """
+
+    value_range: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
 
     balance: bool = True
 

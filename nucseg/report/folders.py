@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 
 from nucseg.blockwise.records import FOLDER, Records
 from nucseg.errors import InputError
@@ -15,6 +16,7 @@ from nucseg.report.figures import volume_chart
 from nucseg.report.html import Chart, Charts, Facts, Section, write_report
 from nucseg.report.image import ReportImage
 from nucseg.report.training import read_losses, selection_section, training_sections
+from nucseg.storage import ome
 from nucseg.volume import Volume, open_labels, open_volume
 
 PAGE = "report.html"
@@ -59,14 +61,26 @@ def report_folder(folder: str | Path, *, truth: str | Path | None = None, min_si
         return _report_demo(base)
     if (base / "run.json").is_file():
         return _report_training(base)
-    if (base / FOLDER).is_dir() or (base / "labels" / "nuclei").is_dir():
+    if (base / FOLDER).is_dir() or ((base / "labels" / "nuclei").is_dir() and not _is_image(base)):
         return _report_output(base, None if truth is None else open_labels(truth), min_size)
     raise InputError(
         str(folder),
         expected="the folder of a demo, an experiment, a training run, or the OUT of `nucseg run`",
-        received="a folder with nothing of these" if base.is_dir() else "no such folder",
+        received=_kind(base),
         remedy="give a folder that nucseg wrote",
     )
+
+
+def _is_image(base: Path) -> bool:
+    """Whether the folder is an image, such as a volume with true labels, and no OUT of a run."""
+    node = ome.open_node(str(base)) if ome.is_zarr(base) else None
+    return isinstance(node, zarr.Group) and "multiscales" in ome.metadata(node)
+
+
+def _kind(base: Path) -> str:
+    if not base.is_dir():
+        return "no such folder"
+    return "a volume" if _is_image(base) else "a folder with nothing of these"
 
 
 def _report_demo(base: Path) -> Path:

@@ -8,6 +8,33 @@ from nucseg.storage import ome
 from nucseg.storage.stacks import HDF5_SUFFIXES, TIFF_SUFFIXES, open_hdf5, open_npy, open_tiff, split_hdf5
 from nucseg.storage.stored import Stored
 
+FILE_SUFFIXES = (
+    *(*TIFF_SUFFIXES, *HDF5_SUFFIXES, ".npy", ".npz", ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".nrrd"),
+    *(".nii", ".gz", ".zip", ".czi", ".lif", ".nd2", ".ims", ".n5", ".mrc", ".klb", ".csv", ".parquet"),
+)
+"""Endings of names that a user means for another kind of file than an OME-Zarr folder."""
+
+
+def demand_folder_name(path: str, tiff: bool = False) -> None:
+    """Refuse a name for a new OME-Zarr that ends as another kind of file does.
+
+    Args:
+        path: The name.
+        tiff: Whether a TIFF can be written instead.
+
+    Raises:
+        InputError: It ends so.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in FILE_SUFFIXES:
+        raise InputError(
+            path,
+            expected="the name of an OME-Zarr folder, such as out.zarr" + (", or of a .tif" if tiff else ""),
+            received=f"the ending {suffix}",
+            remedy="choose such a name"
+            + ("" if tiff else "; `nucseg convert` makes a TIFF of it afterwards"),
+        )
+
 
 def real_path(path: str) -> str:
     """An absolute path without links, `.` and `..`, so that two ways to name one volume can be compared.

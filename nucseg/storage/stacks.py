@@ -1,7 +1,10 @@
 """TIFF stacks, `.npy` files and HDF5 datasets, read lazily."""
 
+import logging
 import re
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -85,7 +88,7 @@ def open_tiff(path: str) -> Stored:
     """
     _demand_file(path)
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with _quiet(), tifffile.TiffFile(path) as tiff:
             if len(tiff.series) != 1:
                 raise InputError(
                     path,
@@ -96,6 +99,7 @@ def open_tiff(path: str) -> Stored:
             series = tiff.series[0]
             axes = _tiff_axes(path, series)
             scale = _tiff_scale(tiff)
+            _demand_whole(path, series)
             mapped = series.dataoffset is not None and series.keyframe.is_memmappable
             shape, dtype = series.shape, np.dtype(series.dtype)
     except tifffile.TiffFileError as error:
@@ -104,12 +108,51 @@ def open_tiff(path: str) -> Stored:
     def opened() -> Any:
         if mapped:
             return tifffile.memmap(path, mode="r", series=0)
-        tiff = tifffile.TiffFile(path)
+        with _quiet():
+            tiff = tifffile.TiffFile(path)
         array = zarr.open_array(tiff.series[0].aszarr(level=0), mode="r")
         weakref.finalize(array, tiff.close)
         return array
 
     return Stored(path, axes, tuple(shape), dtype, scale, opened)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the lines that tifffile logs about a damaged file: the error says it."""
+    log = logging.getLogger("tifffile")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
+
+
+def _demand_whole(path: str, series: tifffile.TiffPageSeries) -> None:
+    """Refuse a file that ends before its data do."""
+    try:
+        first = series.dataoffset  # None where the data are not in one piece
+        last = series.pages[-1] if first is None else None
+    except IndexError as error:
+        raise _cut_off(path, "pages are missing") from error
+    if first is not None:
+        size, end = Path(path).stat().st_size, first + series.nbytes
+    elif last is not None:  # None is a page in a file of its own that is not there
+        size = last.parent.filehandle.size
+        end = max((o + n for o, n in zip(last.dataoffsets, last.databytecounts, strict=True)), default=0)
+    else:
+        return
+    if end > size:
+        raise _cut_off(path, f"{size} bytes of at least {end}")
+
+
+def _cut_off(path: str, received: str) -> InputError:
+    return InputError(
+        path,
+        expected="a whole TIFF stack",
+        received=f"one that is cut off ({received})",
+        remedy="copy the file again",
+    )
 
 
 def _tiff_axes(path: str, series: tifffile.TiffPageSeries) -> str:

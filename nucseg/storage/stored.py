@@ -119,13 +119,30 @@ class Stored:
         return self.shape[self.axes.index(axis)] if axis in self.axes else 0
 
     def read(self, begin: Int3, shape: Int3, channel: int | None) -> np.ndarray:
-        """Read a region that lies inside; a fresh array, native byte order, (z, y, x) or (c, z, y, x)."""
+        """Read a region that lies inside; a fresh array, native byte order, (z, y, x) or (c, z, y, x).
+
+        Raises:
+            InputError: The file is damaged there.
+        """
         wanted: dict[str, int | slice] = {
             axis: slice(first, first + length)
             for axis, first, length in zip("zyx", begin, shape, strict=True)
         }
         wanted["c"] = slice(None) if channel is None else channel
-        data = np.asarray(self.array[tuple(wanted.get(axis, 0) for axis in self.axes)])
+        try:
+            data = np.asarray(self.array[tuple(wanted.get(axis, 0) for axis in self.axes)])
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # each library and codec has its own
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the file system's: missing, not allowed, not reachable now
+            region = ", ".join(f"{b}:{b + n}" for b, n in zip(begin, shape, strict=True))
+            raise InputError(
+                f"{self.where} [{region}]",
+                expected="voxels that can be read",
+                received=f"damaged data ({type(error).__name__}: {' '.join(str(error).split())})",
+                remedy="restore the file from a copy, or make it again",
+            ) from error
         kept = [axis for axis in self.axes if isinstance(wanted.get(axis, 0), slice)]
         order = [axis for axis in "czyx" if axis in kept]
         data = data.transpose([kept.index(axis) for axis in order])

@@ -91,6 +91,9 @@ class Volume:
 
         Returns:
             A fresh C-ordered array of native byte order, (z, y, x) or (c, z, y, x).
+
+        Raises:
+            InputError: The file is damaged there.
         """
         first = tuple(int(b) for b in begin)
         size = tuple(n - b for n, b in zip(self.shape, first, strict=True)) if shape is None else tuple(shape)

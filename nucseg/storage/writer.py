@@ -173,7 +173,7 @@ def _refuse_unless(allowed: bool, path: str, there: str) -> None:
             path,
             expected="no image or labels there yet",
             received=f"{there} from earlier",
-            remedy="choose another name, or ask to overwrite it; nothing was changed",
+            remedy="choose another name, or ask to overwrite it (--overwrite); nothing was changed",
         )
 
 

@@ -150,12 +150,12 @@ def plan_worm(
 
 
 def _check(shape: tuple[int, int, int], nuclei: int, seed: int, scale_um: tuple[float, float, float]) -> None:
-    if len(shape) != 3 or min(shape) < 1:
+    if len(shape) != 3 or min(shape) < 2:
         raise InputError(
             "shape",
-            expected="three positive numbers of voxels, z y x",
+            expected="three numbers of voxels, z y x, of at least 2",
             received=str(shape),
-            remedy="give three",
+            remedy="choose a larger volume, as in 64 88 160",
         )
     if len(scale_um) != 3 or not all(0.0 < s <= COARSEST_UM for s in scale_um):
         raise InputError(
@@ -173,8 +173,8 @@ def _check(shape: tuple[int, int, int], nuclei: int, seed: int, scale_um: tuple[
         )
     if nuclei < 1:
         raise InputError("nuclei", expected="at least 1", received=str(nuclei), remedy="ask for one or more")
-    if seed < 0:
-        raise InputError("seed", expected="0 or more", received=str(seed), remedy="choose another")
+    if not 0 <= seed < 2**63:
+        raise InputError("seed", expected="0 to 2**63 - 1", received=str(seed), remedy="choose another")
 
 
 def _check_width(body: Body, shape: tuple[int, int, int]) -> None:

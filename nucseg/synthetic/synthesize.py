@@ -9,6 +9,7 @@ import numpy as np
 
 from nucseg.errors import InputError, NucsegError
 from nucseg.points import write_table
+from nucseg.storage.formats import demand_folder_name
 from nucseg.synthetic.plan import DEFAULT_SCALE_UM, Plan, plan_worm
 from nucseg.synthetic.render import render_block
 from nucseg.volume import create_image, create_labels
@@ -55,8 +56,9 @@ def synthesize(
 
     Raises:
         InputError: When so many nuclei do not fit (the message says how many do), the voxels are too coarse,
-            or `out` is in use.
+            `out` is in use, or its name is that of another kind of file.
     """
+    demand_folder_name(str(out))
     shape = _triple(shape, "shape")
     size = _triple(block or tuple(min(b, n) for b, n in zip(BLOCK, shape, strict=True)), "block")
     plan = plan_worm(shape, nuclei, seed, scale_um, difficulty)

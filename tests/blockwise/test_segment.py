@@ -74,6 +74,9 @@ def test_a_decoding_with_changes():
     assert diameter_voxels(1.05, (0.2, 0.1, 0.1)) == 11
     with pytest.raises(InputError, match="voxel size"):
         diameter_voxels(1.05, None)
+    for wrong in (-3.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match=r"positive length.*--nucleus-um"):
+            diameter_voxels(wrong, (0.2, 0.1, 0.1))
 
 
 def test_a_nucleus_diameter_sets_reach_and_halo(tmp_path, prediction):
@@ -128,7 +131,19 @@ def test_what_does_not_fit_is_told(tmp_path, prediction):
         Segment(out=out).blockwise(HERE)
     with pytest.raises(InputError, match="at least 4 voxels to dilate"):
         segment(prediction, out, head="three_label_cpv", dilate=4, max_halo=3, launcher=HERE)
+    with pytest.raises(InputError, match="three positive numbers"):
+        segment(prediction, out, head="three_label_cpv", block=(0, 64, 40), launcher=HERE)
     assert not (tmp_path / "o").exists()
+
+
+def test_the_whole_volume_says_what_a_block_means_then(tmp_path, prediction):
+    lines = []
+    how = {"head": "three_label_cpv", "block": (9, 10, 12), "launcher": HERE, "log": lines.append}
+    segment(prediction, str(tmp_path / "o"), engine="mahotas", **how)
+    assert any("the whole volume at once" in line for line in lines)
+    lines.clear()
+    segment(prediction, str(tmp_path / "b"), **how)
+    assert not any("the whole volume at once" in line for line in lines)
 
 
 def test_a_prediction_with_nan_is_named(tmp_path):
@@ -137,6 +152,54 @@ def test_a_prediction_with_nan_is_named(tmp_path):
     path = save_prediction(tmp_path / "p.zarr", prediction)
     with pytest.raises(BlocksFailed, match=r"1 of 2 blocks failed: \[0:16, 0:16, 0:16\].*NaN"):
         segment(path, str(tmp_path / "o"), head="three_label", block=(16, 16, 16), max_halo=2, launcher=HERE)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "change", "message"),
+    [
+        ("three_label", lambda p: np.round(255 * p).astype(np.uint8), "uint8.*divided by 255"),
+        ("three_label", lambda p: np.round(255 * p), "0 to 1; received values from .* to 2"),
+        ("three_label", lambda p: np.log(p / (1 - p)), "0 to 1; received values from -.*activation"),
+        ("sdt", lambda p: 20 * p[:1], "-1 to 1; received"),
+        ("three_label", lambda p: 1.04 * p, None),
+        ("sdt", lambda p: 0.5 - p[:1], None),
+    ],
+)
+def test_only_values_after_the_activation_are_taken(tmp_path, scenario, change, message):
+    maps = np.clip(random_prediction((18, 20, 24), 5), 0.001, 0.999)
+    path = save_prediction(tmp_path / "p.zarr", change(maps))
+    if message is None:
+        assert segment(path, str(tmp_path / "o"), head=scenario, launcher=HERE).nuclei > 0
+        return
+    with pytest.raises(InputError, match=message):
+        segment(path, str(tmp_path / "o"), head=scenario, launcher=HERE)
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 7.0])
+def test_a_single_wrong_value_fails_its_block_whatever_the_channel(tmp_path, value):
+    prediction = balls((100, 16, 32), [(8, 8, 8), (80, 8, 24)], 4)
+    prediction[2, 0, 0, 0] = (
+        value  # the boundary is not used, and the sample is 32 voxels in the middle of thirds
+    )
+    path = save_prediction(tmp_path / "p.zarr", prediction)
+    with pytest.raises(BlocksFailed, match=r"1 of 4 blocks failed: \[0:50, 0:16, 0:16\].*three_label"):
+        segment(path, str(tmp_path / "o"), head="three_label", block=(50, 16, 16), launcher=HERE)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"seed_threshold": 200.0},
+        {"seed_threshold": -0.1},
+        {"foreground_threshold": 1.5},
+        {"foreground_threshold": float("nan")},
+        {"seeds": "votes", "reach": 4, "seed_threshold": -1.0},
+    ],
+)
+def test_thresholds_beyond_the_heads_range_are_refused(tmp_path, prediction, wrong):
+    with pytest.raises(InputError, match="threshold: expected"):
+        segment(prediction, str(tmp_path / "o"), head="three_label_cpv", launcher=HERE, **wrong)
 
 
 def test_a_volume_of_one_default_block_is_cut_all_the_same():

@@ -156,6 +156,33 @@ def test_a_table_of_points(volumes, tmp_path):
         assert scores.to_json()["av_ap"] is None
 
 
+def test_a_truth_without_objects_is_no_perfect_score(volumes, tmp_path, caplog):
+    np.save(tmp_path / "truth.npy", volumes[0])
+    np.save(tmp_path / "empty.npy", np.zeros_like(volumes[0]))
+    write_table(tmp_path, "none", {axis: np.zeros(0) for axis in ("id", "z", "y", "x")})
+    for predicted in (tmp_path / "truth.npy", tmp_path / "empty.npy", tmp_path / "tables" / "none.csv"):
+        with pytest.raises(InputError, match=r"empty\.npy: truth.*0 in every voxel"):
+            evaluate_paths(predicted, tmp_path / "empty.npy", 3)
+    assert not caplog.messages
+    scores = evaluate_paths(tmp_path / "truth.npy", tmp_path / "truth.npy", 10**6)
+    assert scores.n_true == 0
+    assert "no true object has 1000000 voxels" in caplog.text
+    assert evaluate_paths(tmp_path / "empty.npy", tmp_path / "truth.npy").ap[0.5] == 0
+
+
+def test_an_image_given_as_labels_is_named(volumes, tmp_path, caplog):
+    np.save(tmp_path / "truth.npy", volumes[0])
+    np.save(tmp_path / "raw.npy", np.random.default_rng(0).poisson(200 + 40 * volumes[0]))
+    points = np.zeros(volumes[0].shape, np.uint16)
+    points[::4, ::5, ::6] = 1 + np.arange(points[::4, ::5, ::6].size).reshape(points[::4, ::5, ::6].shape)
+    np.save(tmp_path / "points.npy", points)
+    evaluate_paths(tmp_path / "points.npy", tmp_path / "truth.npy")
+    assert not caplog.messages
+    evaluate_paths(tmp_path / "raw.npy", tmp_path / "truth.npy")
+    assert "raw.npy" in caplog.text
+    assert "truth.npy" not in caplog.text
+
+
 def test_sums_of_no_block():
     assert len(TableSum().total().true_ids) == 0
     assert len(CenterSum().total().ids) == 0

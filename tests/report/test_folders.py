@@ -126,6 +126,15 @@ def test_labels_without_a_record(scene, tmp_path):
     assert "nucseg" in text_of(report_folder(out))
 
 
+def test_a_volume_with_true_labels_is_no_output(scene, tmp_path):
+    path, shape = tmp_path / "v.zarr", scene.truth.shape
+    create_image(path, shape=shape, dtype="uint16", scale_um=None)
+    write(create_labels(path, shape=shape, dtype="uint32", scale_um=None), scene.truth)
+    with pytest.raises(InputError, match="received a volume"):
+        report_folder(path)
+    assert not (path / "report.html").exists()
+
+
 def test_training_run(run, scene):
     text = text_of(report_folder(run))
     for part in ("three_label + center_vectors", "40", "0.3 min", "checkpoints", "Configuration", "levels"):

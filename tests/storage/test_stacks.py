@@ -123,6 +123,20 @@ def test_files_of_another_kind(tmp_path, name):
         open_volume(tmp_path / name)
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("imagej", [True, False])
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.85])
+def test_a_tiff_that_is_cut_off_is_named_in_one_line(tmp_path, caplog, compression, imagej, kept):
+    path, data = tmp_path / "a.tif", np.random.default_rng(0).integers(0, 999, (20, 30, 40)).astype("uint16")
+    how = {"metadata": {"axes": "ZYX"}, "photometric": "minisblack"}
+    tifffile.imwrite(path, data, imagej=imagej, compression=compression, **how)
+    np.testing.assert_array_equal(open_volume(path).read(), data)
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    with pytest.raises(InputError, match=r"a\.tif"):
+        open_volume(path).read()
+    assert not caplog.messages
+
+
 def test_complex_numbers_are_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros(SHAPE, dtype=complex))
     with pytest.raises(InputError, match="received dtype complex128"):

@@ -1,0 +1,111 @@
+"""Whether a prediction and thresholds lie in the range of their head: the values after the activation."""
+
+from math import isfinite
+
+import numpy as np
+
+from nucseg.blockwise.grid import Grid
+from nucseg.errors import InputError
+from nucseg.heads.base import Head
+from nucseg.heads.scenario import Decoding, Scenario
+from nucseg.volume import Volume
+
+TOLERANCE = 0.05
+"""Values may be beyond a head's range by so much: maps that were resampled overshoot a little."""
+SAMPLE, SAMPLES = 32, 3
+"""Voxels a side of the boxes of a prediction that are looked at before it is used, and their number an axis."""
+
+
+def check_values(path: str, data: np.ndarray, scenario: Scenario, *, finite: bool = True) -> None:
+    """Refuse what is no prediction after the activation.
+
+    Args:
+        path: The prediction's, for the message.
+        data: (c, z, y, x), a part of it.
+        scenario: The heads that its channels follow.
+        finite: Whether to refuse NaN and infinity too.
+
+    Raises:
+        InputError: Values beyond the range of a head, or no numbers.
+    """
+    for name, channels in scenario.slices().items():
+        own = data[channels]
+        low, high = float(own.min()), float(own.max())
+        if not (isfinite(low) and isfinite(high)):
+            known = np.isfinite(own)
+            if finite:
+                raise InputError(
+                    f"{path}: {name}",
+                    expected="a number in every voxel",
+                    received=f"{own.size - np.count_nonzero(known)} values that are NaN or infinite",
+                    remedy="look for the mistake in the network that predicted it, or replace them (background)",
+                )
+            if not known.any():
+                continue
+            low, high = float(own[known].min()), float(own[known].max())
+        limits = next(head for head in scenario.heads if head.name == name).value_range
+        if limits and (low < limits[0] - TOLERANCE or high > limits[1] + TOLERANCE):
+            raise InputError(
+                f"{path}: {name}",
+                expected=f"values after the activation, {limits[0]:g} to {limits[1]:g}",
+                received=f"values from {low:g} to {high:g}",
+                remedy="store what the network gives after its activation (softmax, sigmoid or tanh) as floats",
+            )
+
+
+def check_prediction(volume: Volume, path: str, scenario: Scenario) -> None:
+    """Refuse a prediction of integers, and one with values beyond the range of a head in regularly chosen boxes.
+
+    NaN is left to the blocks, which name their place.
+
+    Args:
+        volume: The prediction, opened.
+        path: Its path.
+        scenario: The heads that its channels follow.
+
+    Raises:
+        InputError: No prediction after the activation.
+    """
+    if volume.dtype.kind != "f":
+        raise InputError(
+            path,
+            expected="values after the activation, as floats",
+            received=f"dtype {volume.dtype}",
+            remedy="store the network's output as float32; maps of 0 to 255 have to be divided by 255",
+        )
+    cells = tuple(-(-length // min(SAMPLES, length)) for length in volume.shape)
+    for cell in Grid(volume.shape, (cells[0], cells[1], cells[2])):
+        begin = tuple(b + max(0, n - SAMPLE) // 2 for b, n in zip(cell.begin, cell.shape, strict=True))
+        size = tuple(min(n, SAMPLE) for n in cell.shape)
+        data = volume.read((begin[0], begin[1], begin[2]), (size[0], size[1], size[2]))
+        check_values(path, data if data.ndim == 4 else data[None], scenario, finite=False)
+
+
+def check_thresholds(scenario: Scenario, decoding: Decoding) -> None:
+    """Refuse thresholds that no value, or every value, of their head exceeds.
+
+    Raises:
+        InputError: A threshold beyond the head's range, or a negative number of votes.
+    """
+    if decoding.seeds == "votes":
+        if not (isfinite(decoding.seed_threshold) and decoding.seed_threshold >= 0):
+            raise InputError(
+                "seed threshold",
+                expected="votes per voxel, 0 or more",
+                received=f"{decoding.seed_threshold:g}",
+                remedy="choose another (--seed-threshold)",
+            )
+    else:
+        _check_threshold("seed threshold", decoding.seed_threshold, scenario.main)
+    _check_threshold("foreground threshold", decoding.foreground_threshold, scenario.main)
+
+
+def _check_threshold(what: str, value: float, head: Head) -> None:
+    low, high = head.value_range or (-np.inf, np.inf)
+    if not (isfinite(value) and low <= value <= high):
+        raise InputError(
+            what,
+            expected=f"{low:g} to {high:g}, as values of {head.name} are" if head.value_range else "a number",
+            received=f"{value:g}",
+            remedy=f"choose another (--{what.replace(' ', '-')})",
+        )
