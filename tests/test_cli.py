@@ -188,12 +188,15 @@ class TestBadInput:
         assert not (tmp_path / "out").exists()
 
     def test_foreign_folder(self, prediction: Path, worm: Path, tmp_path: Path) -> None:
+        config = tmp_path.with_suffix(".toml")
+        config.write_text(f'scenario = "three_label"\n[data]\ntrain = ["{worm}"]\n')
         (tmp_path / "notes.txt").write_text("months of work")
         for arguments in (
             ("segment", prediction, tmp_path, "--head", "three_label"),
             ("convert", worm, tmp_path),
             ("synth", tmp_path, "--shape", 32, 32, 32, "--nuclei", 3, "--seed", 1),
             ("demo", "--folder", tmp_path),
+            ("train", config, "--folder", tmp_path),
         ):
             refused(*arguments, says=str(tmp_path))
         assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
