@@ -100,6 +100,16 @@ def open_tiff(path: str) -> Stored:
             axes = _tiff_axes(path, series)
             scale = _tiff_scale(tiff)
             _demand_whole(path, series)
+            images = (tiff.imagej_metadata or {}).get("images", 1)
+            if len(series.shape) == 2 and images > 1:
+                raise _cut_off(path, f"1 of {images} planes")
+            if series.keyframe.photometric == tifffile.PHOTOMETRIC.RGB and "z" not in axes:
+                raise InputError(
+                    path,
+                    expected="one value a voxel, in planes of one volume",
+                    received=f"colours (RGB) of shape {tuple(series.shape)}",
+                    remedy="convert it to one channel first (in Fiji: Image > Type > 8-bit)",
+                )
             mapped = series.dataoffset is not None and series.keyframe.is_memmappable
             shape, dtype = series.shape, np.dtype(series.dtype)
     except tifffile.TiffFileError as error:

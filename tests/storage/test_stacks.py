@@ -137,6 +137,13 @@ def test_a_tiff_that_is_cut_off_is_named_in_one_line(tmp_path, caplog, compressi
     assert not caplog.messages
 
 
+@pytest.mark.parametrize("shape", [(12, 20, 22, 3), (20, 22, 3)])
+def test_colours_are_named(tmp_path, shape):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros(shape, np.uint8), photometric="rgb")
+    with pytest.raises(InputError, match=r"a\.tif.*colours \(RGB\).*one channel"):
+        open_volume(tmp_path / "a.tif")
+
+
 def test_complex_numbers_are_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros(SHAPE, dtype=complex))
     with pytest.raises(InputError, match="received dtype complex128"):
