@@ -62,7 +62,10 @@ class Augmenter:
 
     def __init__(self, augment: Augment, scale_um: Sequence[float] | None, seed: int) -> None:
         self.augment = augment
-        self.scale = tuple(scale_um or (1.0, 1.0, 1.0))
+        from nucseg.nodes.scale import exchangeable_axes
+
+        z, y, x = scale_um or (1.0, 1.0, 1.0)
+        self.groups = exchangeable_axes((z, y, x))
         self.rng = np.random.default_rng(seed)
 
     def __call__(self, raw: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -79,13 +82,9 @@ class Augmenter:
     def _order(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """A random order of axes; only axes of one length and one voxel size change places."""
         order = np.arange(3)
-        for axis in range(3):
-            alike = [
-                b
-                for b in range(3)
-                if shape[b] == shape[axis] and np.isclose(self.scale[b], self.scale[axis], 0.05)
-            ]
-            if min(alike) == axis and len(alike) > 1:
+        for group in self.groups:
+            for length in {shape[axis] for axis in group}:
+                alike = [axis for axis in sorted(group) if shape[axis] == length]
                 order[alike] = self.rng.permutation(alike)
         return tuple(int(axis) for axis in order)
 

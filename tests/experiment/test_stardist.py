@@ -58,7 +58,9 @@ def test_the_augmenter_moves_raw_and_labels_alike_and_reaches_all_symmetries():
     assert seen == every
 
 
-@pytest.mark.parametrize(("shape", "scale"), [((3, 4, 4), None), ((4, 4, 4), (0.3, 0.1, 0.1))])
+@pytest.mark.parametrize(
+    ("shape", "scale"), [((3, 4, 4), None), ((4, 4, 4), (0.3, 0.1, 0.1)), ((4, 4, 4), (0.122, 0.116, 0.116))]
+)
 def test_only_equal_axes_change_places(shape, scale):
     augmenter = Augmenter(Augment(mirror=False, **OFF), scale, seed=1)
     labels = np.arange(np.prod(shape)).reshape(shape)
