@@ -23,6 +23,7 @@ from nucseg.network.checkpoint import (
 from nucseg.network.losses import LossLog
 from nucseg.network.model import channels_first
 from nucseg.network.optimizer import Optimizer
+from nucseg.network.precision import Precision, in_precision
 from nucseg.network.record import RunRecord
 from nucseg.network.snapshot import write_snapshot
 from nucseg.network.unet import UNet
@@ -59,6 +60,7 @@ class KerasTrain(GenericTrain):
         prediction: Key of an array this node provides when it is requested: the prediction of the batch's
             first patch, before the step, `(channels, z, y, x)`.
         optimizer: Learning rate and its schedule.
+        precision: What convolutions compute in while training, see `in_precision`. Checkpoints are float32.
         checkpoint_every: Iterations between checkpoints.
         snapshot_every: Iterations between snapshots of a batch; None writes none.
         seed: Of the initial weights.
@@ -88,6 +90,7 @@ class KerasTrain(GenericTrain):
         labels: gp.ArrayKey | None = None,
         prediction: gp.ArrayKey | None = None,
         optimizer: Optimizer | None = None,
+        precision: Precision = "float32",
         checkpoint_every: int = 1000,
         snapshot_every: int | None = None,
         seed: int = 0,
@@ -105,7 +108,7 @@ class KerasTrain(GenericTrain):
         self.weights = _keys(scenario, weights, "WEIGHT")
         self.folder = Path(folder)
         self.iterations = iterations
-        self.optimizer = optimizer or Optimizer()
+        self.optimizer, self.precision = optimizer or Optimizer(), precision
         self.checkpoint_every, self.snapshot_every = checkpoint_every, snapshot_every
         self.seed, self.resume, self.threads, self.tensorboard = seed, resume, threads, tensorboard
         self._record = {
@@ -218,21 +221,22 @@ class KerasTrain(GenericTrain):
         record.write(self.folder)
         network = self.network.build(self.scenario.channels, self.seed)
         optimizer = self.optimizer.build(self.iterations)
-        optimizer.build(network.trainable_variables)
+        trained = in_precision(network, self.precision)
+        optimizer.build(trained.trainable_variables)
         if self._start is not None:
-            restore_checkpoint(self._start, network, optimizer)
+            restore_checkpoint(self._start, trained, optimizer)
             logger.info("resumed %s at iteration %d", self.folder, self.iteration)
         names = [head.name for head in self.scenario.heads]
-        # The trainer shares its layers with the network, which stays uncompiled: its file needs no loss to
-        # be read.
-        self._trainer = keras.Model(network.input, network.output)
+        # The trainer shares its layers with the network (or its copy of another precision), which stays uncompiled:
+        # its file needs no loss to be read.
+        self._trainer = keras.Model(trained.input, trained.output)
         self._trainer.compile(
             optimizer=optimizer,
             loss=self.scenario.loss,
             metrics=[_head_loss(self.scenario, name) for name in names],
             jit_compile=jit_compile(),
         )
-        self._network, self._keras_optimizer = network, optimizer
+        self._network, self._trained, self._keras_optimizer = network, trained, optimizer
         self._log = LossLog(self.folder, names, self.iteration, self.tensorboard)
         return self._trainer
 
@@ -284,6 +288,8 @@ class KerasTrain(GenericTrain):
     def _save(self) -> None:
         if self._log is not None:
             self._log.flush()
+        if self._trained is not self._network:
+            self._network.set_weights(self._trained.get_weights())
         save_checkpoint(self.folder, self.iteration, self._network, self._keras_optimizer, self.loss)
         self._unsaved = False
 

@@ -46,7 +46,7 @@ def training_pipeline(
     Returns:
         The pipeline and its last node, whose `request(config.patch.output)` is what to request.
     """
-    checkpoint_every = config.checkpoint_every or max(1, min(10_000, config.iterations // 8))
+    checkpoint_every = config.checkpoint_every or min(10_000, -(-config.iterations // 8))
     snapshot_every = config.snapshot_every or checkpoint_every
     train = KerasTrain(
         prepared.scenario,
@@ -58,6 +58,7 @@ def training_pipeline(
         targets=target_keys(prepared.scenario),
         weights=weight_keys(prepared.scenario),
         optimizer=config.optimizer,
+        precision=config.precision,
         checkpoint_every=checkpoint_every,
         snapshot_every=snapshot_every,
         seed=config.seed,
