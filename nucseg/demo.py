@@ -127,7 +127,7 @@ def run_demo(
     prediction = open_volume(base / "out" / "prediction").read()
     ours = match(truth, open_labels(base / "out").read())
     scores = {"selected, blockwise": ours}
-    for seeds, name in (("main", "main seeds"), ("votes", "vote seeds")):
+    for seeds, name in (("main", "main seeds"), ("votes", "vote seeds"), ("vectors", "grouped by vectors")):
         scores[name] = match(truth, instances(prediction, scenario, chosen.decodings[seeds]))
     scores["threshold + watershed"] = match(truth, tune_threshold_watershed(raw, truth).labels)
 

@@ -7,7 +7,14 @@ from typing import Any, NamedTuple
 import zarr
 
 from nucseg.errors import InputError
+from nucseg.heads.decoding import Seeds
+from nucseg.heads.points import default_distance
 from nucseg.heads.scenario import Decoding, PointDecoding, Scenario
+
+OF_VOTES = ("vote_passes", "votes_from")
+"""Settings that seeds of the main head do not have."""
+OF_VECTORS = ("distance", "within")
+"""Settings that only grouping by vectors has."""
 
 ATTRIBUTE = "nucseg"
 """Attribute of a prediction's zarr group that says how it was made."""
@@ -70,7 +77,7 @@ def choose_decoding(
     scenario: Scenario,
     base: Decoding | None,
     *,
-    seeds: str | None = None,
+    seeds: Seeds | None = None,
     **changes: Any,
 ) -> Decoding:
     """A decoding with some of its fields changed.
@@ -78,7 +85,7 @@ def choose_decoding(
     Args:
         scenario: The heads of the prediction.
         base: Selected on validation volumes; None starts from the defaults of the main head.
-        seeds: `main` or `votes`; None as in `base`. Changing it takes that kind's default threshold.
+        seeds: `main`, `votes` or `vectors`; None as in `base`. Changing it takes that kind's defaults.
         changes: Other fields of `Decoding`; those that are None are left as they are. Another number of smoothing
             passes takes the default threshold of votes that are smoothed so, unless one is given.
 
@@ -87,33 +94,31 @@ def choose_decoding(
     """
     fields = (base or scenario.default_decoding()).model_dump()
     if seeds is not None and seeds != fields["seeds"]:
-        vectors = scenario.auxiliary
-        if seeds == "votes" and vectors is None:
-            raise InputError(
-                "seeds",
-                expected="main: the prediction has no center vectors",
-                received="votes",
-                remedy="use seeds of the main head, or a scenario such as three_label_cpv",
-            )
-        votes = seeds == "votes" and vectors is not None
-        threshold = (
-            vectors.default_vote_threshold if votes and vectors else scenario.main.default_seed_threshold
-        )
-        fields |= {"seeds": seeds, "seed_threshold": threshold}
+        fields |= {"seeds": seeds, "seed_threshold": scenario.main.default_seed_threshold}
+        if seeds != "main":
+            vectors = scenario.voting(seeds)
+            fields["seed_threshold"] = vectors.default_vote_threshold
+            fields["within"] = vectors.group_distances[1]
+            fields["dilate"] = 0 if seeds == "vectors" else fields["dilate"]
     changes = {name: value for name, value in changes.items() if value is not None}
-    if fields["seeds"] == "main":
-        _refuse_votes(changes, "seeds of the main head", "take seeds from votes (--seeds votes)")
+    kind = fields["seeds"]
+    if kind == "main":
+        _refuse(changes, OF_VOTES, "seeds of the main head", "take seeds from votes (--seeds votes)")
+    if kind != "vectors":
+        _refuse(changes, OF_VECTORS, f"seeds {kind}", "group by vectors (--seeds vectors)")
     passes = changes.get("vote_passes", fields["vote_passes"])
     if passes != fields["vote_passes"] and scenario.auxiliary is not None:
         fields["seed_threshold"] = scenario.auxiliary.default_vote_threshold_after(passes)
     fields |= changes
-    if fields["seeds"] == "votes" and not fields["reach"]:
+    if kind != "main" and not fields["reach"]:
         raise InputError(
-            "seeds from votes",
-            expected="the largest diameter of a nucleus, which bounds how far a vote reaches",
+            f"seeds from {kind}",
+            expected="the largest diameter of a nucleus, which bounds how far a vector reaches",
             received="none",
             remedy="give it in micrometres (--nucleus-um)",
         )
+    if kind == "vectors" and "distance" not in changes and (base is None or base.seeds != "vectors"):
+        fields["distance"] = default_distance(fields["reach"])
     return Decoding(**fields)
 
 
@@ -148,7 +153,7 @@ def choose_points(
         base = scenario.default_votes(known) if source == "votes" else scenario.default_point_decoding(known)
     changes = {name: value for name, value in changes.items() if value is not None}
     if base.source == "peaks":
-        _refuse_votes(changes, "peaks", "take points from votes (--source votes)")
+        _refuse(changes, OF_VOTES, "peaks", "take points from votes (--source votes)")
     fields = base.model_dump()
     passes = changes.get("vote_passes", base.vote_passes)
     if passes != base.vote_passes and scenario.auxiliary is not None:
@@ -167,12 +172,12 @@ def choose_points(
     return PointDecoding(**fields)
 
 
-def _refuse_votes(changes: dict[str, Any], found: str, remedy: str) -> None:
-    given = [name for name in ("vote_passes", "votes_from") if name in changes]
+def _refuse(changes: dict[str, Any], names: tuple[str, ...], found: str, remedy: str) -> None:
+    given = [name for name in names if name in changes]
     if given:
         raise InputError(
             ", ".join(given),
-            expected=f"none: they are settings of votes, and these are {found}",
+            expected=f"none: they are settings of {'votes' if names is OF_VOTES else 'vectors'}, and these are {found}",
             received=", ".join(str(changes[name]) for name in given),
             remedy=f"leave them out, or {remedy}",
         )

@@ -64,7 +64,8 @@ def run(
         overwrite: Start all steps afresh.
         log: Takes lines about what goes on, and first the memory and disk that it will take.
         decoding: Fields of `Decoding` to use instead of the selected ones: `seeds`, `seed_threshold`,
-            `foreground_threshold`, `vote_passes`, `votes_from`, `reach` (voxels), `dilate`, `min_size`.
+            `foreground_threshold`, `vote_passes`, `votes_from`, `reach`, `distance`, `within` (voxels), `dilate`,
+            `min_size`.
 
     Raises:
         InputError: Input that does not fit, such as a field of `Decoding` for a model that finds points; or an OUT
@@ -247,7 +248,7 @@ def _reach(
     """How far votes reach, voxels: what the user says, else what was selected (None), else what was measured."""
     if nucleus_um is not None:
         return diameter_voxels(nucleus_um, scale_um)
-    if seeds == "votes" and not (selected and selected.reach) and trained_um and scale_um:
+    if seeds in ("votes", "vectors") and not (selected and selected.reach) and trained_um and scale_um:
         return diameter_voxels(trained_um, scale_um)
     return None
 

@@ -81,7 +81,14 @@ class Segment(Task):
         volume = open_volume(task.source)
         scenario, origin = checked_scenario(volume, task.source, task.scenario)
         decoding = task.decoding or origin.decoding or scenario.default_decoding()
-        scenario.decode(np.zeros((scenario.channels, 1, 1, 1), np.float32), decoding)  # or they do not fit
+        scenario.check_decoding(decoding)
+        if task.engine == "mahotas" and decoding.seeds == "vectors":
+            raise InputError(
+                "engine",
+                expected="flood: nothing is flooded where voxels are grouped by vectors",
+                received="mahotas",
+                remedy="leave the engine out, or take other seeds",
+            )
         check_prediction(volume, task.source, scenario)
         check_thresholds(scenario, decoding)
         if task.max_halo < _rim(decoding):
@@ -201,7 +208,7 @@ class Segment(Task):
         block = volume if self.whole else self.block or default_block(volume)
 
         def bytes_for(halo: int) -> int:
-            margin = 2 * (halo + scenario.context(decoding))
+            margin = 2 * (decoding.context if decoding.seeds == "vectors" else halo + decoding.context)
             voxels = prod(min(b + margin, n) for b, n in zip(block, volume, strict=True))
             return voxels * (4 * scenario.channels + 60) + 3 * 2**30 // 10
 
@@ -229,6 +236,8 @@ class Segment(Task):
     def _whole(self, block: Block) -> tuple[np.ndarray, int]:
         """Labels of the whole volume at once."""
         scenario, decoding = self._settled()
+        if decoding.seeds == "vectors":
+            return self._grouped(block), 0
         surface, mask, foreground = scenario.decode(self._read(block), decoding)
         engine = mahotas_flood if self.engine == "mahotas" else flood
         labels = engine(surface, label_seeds(mask), foreground)
@@ -241,6 +250,8 @@ class Segment(Task):
         near = self._read(block.grown(_rim(decoding), self._volume.shape))[scenario.slices()[main.name]]
         if not main.foreground(near, decoding.foreground_threshold).any():
             return np.zeros(block.shape, np.uint64), 0
+        if decoding.seeds == "vectors":
+            return self._grouped(block), decoding.context
         halo = self.halo
         while True:
             labels, missing = self._attempt(block, halo)
@@ -253,12 +264,22 @@ class Segment(Task):
                 )
             halo = min(2 * halo, self.max_halo)
 
+    def _grouped(self, block: Block) -> np.ndarray:
+        """Labels of a block by vectors, which are those of the whole volume: what they depend on is read."""
+        scenario, decoding = self._settled()
+        volume = self._volume.shape
+        read = block.grown(_rim(decoding) + decoding.context, volume)
+        labels = scenario.group(self._read(read), decoding, read.begin, volume)
+        if decoding.dilate:
+            labels = expand_labels(labels, decoding.dilate)
+        return labels[block.inside(read)]
+
     def _attempt(self, block: Block, halo: int) -> tuple[np.ndarray | None, str]:
         """Labels with this halo, or None and the voxels that it leaves undecided."""
         scenario, decoding = self._settled()
         volume = self._volume.shape
         region = block.grown(halo, volume)
-        read = region.grown(scenario.context(decoding), volume)
+        read = region.grown(decoding.context, volume)
         decoded = scenario.decode(self._read(read), decoding)
         surface, mask, foreground = (np.ascontiguousarray(part[region.inside(read)]) for part in decoded)
         cut = tuple((b > 0, e < n) for b, e, n in zip(region.begin, region.end, volume, strict=True))

@@ -87,7 +87,7 @@ def check_thresholds(scenario: Scenario, decoding: Decoding) -> None:
     Raises:
         InputError: A threshold beyond the head's range, or a negative number of votes.
     """
-    if decoding.seeds == "votes":
+    if decoding.seeds != "main":
         if not (isfinite(decoding.seed_threshold) and decoding.seed_threshold >= 0):
             raise InputError(
                 "seed threshold",

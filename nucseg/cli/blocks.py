@@ -54,7 +54,17 @@ def segment_options(function: Callable) -> Callable:
         vote_options,
         click.option("--foreground-threshold", type=float, help="Foreground threshold of the main head."),
         click.option("--seed-threshold", type=float, help="Seed threshold (votes: votes a voxel)."),
-        click.option("--seeds", type=click.Choice(["main", "votes"]), help="Where seeds come from."),
+        click.option(
+            "--distance", type=click.IntRange(min=1), help="Vectors: half the window of a peak, voxels."
+        ),
+        click.option(
+            "--within", type=click.IntRange(min=0), help="Vectors: how far from a peak one may end, voxels."
+        ),
+        click.option(
+            "--seeds",
+            type=click.Choice(["main", "votes", "vectors"]),
+            help="Where seeds come from; vectors: no watershed, voxels join the peak that they point to.",
+        ),
         click.option(
             "--nucleus-um", type=float, metavar="D", help="Largest nucleus diameter in micrometres."
         ),

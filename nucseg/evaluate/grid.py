@@ -24,7 +24,9 @@ from nucseg.evaluate.truth import Truth
 from nucseg.heads.decoding import Decoding
 from nucseg.heads.scenario import Scenario
 from nucseg.instances.centroids import centroids, find_runs
+from nucseg.instances.detection import local_maxima
 from nucseg.instances.expand import expand_labels
+from nucseg.instances.grouping import group_by_vectors
 from nucseg.instances.label_table import grown, new_table, slot_of
 from nucseg.instances.ranked_flood import RankedSurface
 from nucseg.instances.seeds import label_seeds
@@ -38,6 +40,8 @@ _SHARED = (
     "vote_passes",
     "votes_from",
     "reach",
+    "distance",
+    "within",
     "dilate",
     "min_size",
 )
@@ -55,10 +59,13 @@ def instances(prediction: np.ndarray, scenario: Scenario, decoding: Decoding) ->
         decoding: How to decode.
 
     Returns:
-        uint64 (z, y, x); an id is the linear index of the seed's first voxel, + 1.
+        uint64 (z, y, x); an id is the linear index of the seed's first voxel, or of the peak, + 1.
     """
-    surface, seeds, foreground = scenario.decode(prediction, decoding)
-    labels = flood(surface, label_seeds(seeds), foreground)
+    if decoding.seeds == "vectors":
+        labels = scenario.group(prediction, decoding)
+    else:
+        surface, seeds, foreground = scenario.decode(prediction, decoding)
+        labels = flood(surface, label_seeds(seeds), foreground)
     if decoding.dilate:
         labels = expand_labels(labels, decoding.dilate)
     if decoding.min_size > 1:
@@ -116,7 +123,7 @@ def score_decodings(
     if not groups:
         return [done[index] for index in range(len(decodings))]
     for decoding in {d.seeds: d for jobs in groups.values() for _, d in jobs}.values():
-        scenario.decode(prediction[:, :1, :1, :1], decoding)  # says what does not fit
+        scenario.check_decoding(decoding)
     shared = _Shared(prediction, truth, scenario, list(groups), min_size)
     pool = ThreadPoolExecutor(max_workers=threads)
     try:
@@ -159,20 +166,25 @@ class _Shared:
         votes: dict[tuple, np.ndarray] = {}
         for index, decoding in jobs:
             way: tuple = ("main",)
-            if decoding.seeds == "votes":
+            if decoding.seeds != "main":
                 way = _way_of_votes(decoding)
                 if way not in votes and self.vectors is not None and vectors is not None:
                     voters = foreground if decoding.votes_from == "foreground" else None
                     votes[way] = vectors.votes(self.vectors, voters, decoding.reach, decoding.vote_passes)
-            groups[*way, decoding.seed_threshold].append((index, decoding))
+            grouped = (
+                (decoding.distance, decoding.within) if decoding.seeds == "vectors" else (decoding.seeds,)
+            )
+            groups[*way, decoding.seed_threshold, *grouped].append((index, decoding))
 
         return [partial(self._flood, group, foreground, votes) for group in groups.values()]
 
     def _flood(
         self, group: _Jobs, foreground: np.ndarray, votes: dict[tuple, np.ndarray]
     ) -> dict[int, Scores]:
-        """Flood from the seeds that the group's decodings have in common."""
+        """Flood from the seeds that the group's decodings have in common, or join the peaks that they have."""
         decoding = group[0][1]
+        if decoding.seeds == "vectors":
+            return self._join(group, foreground, votes[_way_of_votes(decoding)])
         if decoding.seeds == "votes":
             smoothed = votes[_way_of_votes(decoding)]
             seeds = votes_above(smoothed, decoding.seed_threshold, decoding.vote_passes)
@@ -186,6 +198,16 @@ class _Shared:
             out_dtype=np.uint32,
         )
         return self._scores(self.surface.flood(components, foreground), int(count), group)
+
+    def _join(self, group: _Jobs, foreground: np.ndarray, smoothed: np.ndarray) -> dict[int, Scores]:
+        """Give voxels to the peaks that the group's decodings have in common."""
+        decoding = group[0][1]
+        if self.vectors is None:
+            raise ValueError("check_decoding lets no such decoding through")
+        threshold = decoding.seed_threshold * 64.0**decoding.vote_passes
+        peaks = local_maxima(smoothed, threshold, decoding.distance)
+        labels = group_by_vectors(self.vectors, foreground, peaks, decoding.within, decoding.reach)
+        return self._scores(labels, len(peaks.points), group)
 
     def _scores(self, labels: np.ndarray, count: int, group: _Jobs) -> dict[int, Scores]:
         """Scores of the decodings that grow and sift the same labels, 1 to count."""

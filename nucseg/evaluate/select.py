@@ -29,7 +29,7 @@ class Selection:
         scores: Its `Scores`, mean over the volumes.
         table: A row per decoding in the grid's order: the decoding's fields and `score`, `ap`, `av_ap`,
             `detection_ap`, `n_true`, `n_predicted`.
-        best: The best decoding of each kind of seeds, "main" and "votes", as far as the grid has them.
+        best: The best decoding of each kind of seeds, "main", "votes" and "vectors", as far as the grid has them.
         goal: What was selected for.
     """
 

@@ -78,12 +78,15 @@ class Way(ABC):
         """Score the candidates, see `nucseg.evaluate.grid.score_decodings` for the arguments."""
 
 
-_OF_VOTES = ("vote_passes", "votes_from", "reach")
-"""Fields of `Decoding` that only seeds from votes have."""
+_ONLY: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("vote_passes", "votes_from", "reach"), ("votes", "vectors")),
+    **dict.fromkeys(("distance", "within"), ("vectors",)),
+}
+"""Fields of `Decoding` that only these kinds of seeds have."""
 
 
 class Instances(Way):
-    """Seeds, watershed, and the instances' centres of mass as detections."""
+    """Seeds and watershed, or grouping by vectors, and the instances' centres of mass as detections."""
 
     name = "instances"
     key = "decoding"
@@ -97,7 +100,7 @@ class Instances(Way):
     def product(
         self, choices: dict[str, list[Any]], scenario: Scenario, reach: int, source: str
     ) -> list[Decoding]:
-        """Every combination; without `seeds`, both kinds as far as the scenario has them."""
+        """Every combination; without `seeds`, all kinds as far as the scenario has them."""
         check_fields(Decoding, choices, source)
         default = self.candidates(scenario, reach)
         kinds = choices.get("seeds") or list(dict.fromkeys(d.seeds for d in default))
@@ -105,7 +108,7 @@ class Instances(Way):
             raise InputError(
                 f"{source}, key seed_threshold",
                 expected="thresholds of one kind of seeds",
-                received="thresholds for main and votes alike",
+                received=f"thresholds for {' and '.join(map(str, kinds))} alike",
                 remedy='name one kind (seeds = "main"); write a table [[grid]] for each',
             )
         decodings: list[Decoding] = []
@@ -121,17 +124,17 @@ class Instances(Way):
             usual = {
                 name: list(dict.fromkeys(getattr(d, name) for d in like)) for name in Decoding.model_fields
             }
-            # what only votes have makes no difference to others
-            own = {k: v for k, v in choices.items() if kind == "votes" or k not in _OF_VOTES}
+            # what only other kinds have makes no difference to this one
+            own = {k: v for k, v in choices.items() if kind in _ONLY.get(k, (kind,))}
             for passes in own.get("vote_passes", usual["vote_passes"]):
                 fields = {**usual, **own, "seeds": [kind], "vote_passes": [passes]}
-                if kind == "votes" and "seed_threshold" not in own:
+                if kind != "main" and "seed_threshold" not in own:
                     fields["seed_threshold"] = list(_vote_thresholds(scenario, usual, passes))
                 decodings += combinations(Decoding, fields, source)
         return list(dict.fromkeys(decodings))
 
     def seeds(self, candidate: Decoding) -> str:
-        """`main` or `votes`."""
+        """`main`, `votes` or `vectors`."""
         return candidate.seeds
 
     def scores(
@@ -277,4 +280,4 @@ def _vote_thresholds(scenario: Scenario, usual: Mapping[str, list[Any]], passes:
     vectors = scenario.auxiliary
     if vectors is None or passes in usual["vote_passes"] or passes not in range(7):
         return usual["seed_threshold"]
-    return vectors.vote_thresholds_after(passes)
+    return vectors.vote_thresholds_after(passes)[: len(usual["seed_threshold"])]

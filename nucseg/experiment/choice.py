@@ -30,7 +30,7 @@ class Choice(NamedTuple):
 
     Attributes:
         goal: "segmentation" or "detection".
-        seeds: "main" or "votes".
+        seeds: "main", "votes" or "vectors".
         checkpoint: Iteration.
         decoding: How to decode, to instances or to points.
         validation: Scores on the validation volumes: `ap`, `av_ap`, `detection_ap`.

@@ -25,10 +25,10 @@ def collect(config: ExperimentConfig, folder: str | Path) -> dict[str, Any]:
         folder: The experiment's folder; the experiment may be unfinished.
 
     Returns:
-        `rows`: for each done cell, goal (`for`: "segmentation" or "detection") and kind of seeds ("main" or
-        "votes") `scenario`, `seed`, `dataset`, `network`, `seeds`, `trained_s`, `av_ap`, `ap`, `detection_ap`
-        (means over the test images), `checkpoint`, `decoding`, `validation`, `pooled`, `images` and more;
-        `tables` (see `tables`), `failed` and `missing` cells, `config`, `versions`, `machine`, `overlays`
+        `rows`: for each done cell, goal (`for`: "segmentation" or "detection") and kind of seeds ("main",
+        "votes" or "vectors") `scenario`, `seed`, `dataset`, `network`, `seeds`, `trained_s`, `av_ap`, `ap`,
+        `detection_ap` (means over the test images), `checkpoint`, `decoding`, `validation`, `pooled`, `images` and
+        more; `tables` (see `tables`), `failed` and `missing` cells, `config`, `versions`, `machine`, `overlays`
         (what the report draws), `report` (absolute path), `text`.
 
     Raises:

@@ -12,8 +12,9 @@ Row = dict[str, Any]
 
 THRESHOLDS = tuple(f"0.{i}" for i in range(1, 10))
 SELECTED = "selected"
-"""Seeds of the kind, main or votes, that scored higher on the validation volumes, seed by seed."""
-_SEEDS = ("main", "votes", SELECTED)
+"""Seeds of the kind, main, votes or vectors, that scored highest on the validation volumes, seed by seed."""
+_KINDS = ("main", "votes", "vectors")
+_SEEDS = (*_KINDS, SELECTED)
 
 _METRICS: dict[str, tuple[str, Callable[[Row], float | None]]] = {
     "AP.5": ("segmentation", lambda row: row["ap"].get("0.5")),
@@ -57,15 +58,15 @@ def tables(rows: list[Row], config: ExperimentConfig) -> dict[str, list[Row]]:
 
 
 def with_selected(rows: list[Row]) -> list[Row]:
-    """A copy of the better row where a cell has main seeds and votes for one goal; its seeds are "selected"."""
+    """A copy of the best row where a cell has several kinds of seeds for one goal; its seeds are "selected"."""
     cells: dict[tuple, list[Row]] = {}
     for row in rows:
         cells.setdefault((row["dataset"], row["scenario"], row["seed"], row["for"]), []).append(row)
     chosen = []
     for (*_, goal), pair in cells.items():
-        if {row["seeds"] for row in pair} == {"main", "votes"}:
+        if len(pair) > 1:
             value = "detection_ap" if goal == "detection" else "av_ap"
-            pair = sorted(pair, key=lambda row: str(row["seeds"]))  # of equal ones main
+            pair = sorted(pair, key=lambda row: _KINDS.index(row["seeds"]))  # of equal ones main
             chosen.append(max(pair, key=lambda row: row["validation"][value] or 0.0) | {"seeds": SELECTED})
     return chosen
 
@@ -143,13 +144,13 @@ def _per_image(plain: list[Row], other: list[Row], value: Callable[[Row], float 
 
 def _selection(rows: list[Row], dataset: str, config: ExperimentConfig) -> list[Row]:
     found: list[Row] = []
-    for seeds in ("main", "votes"):
+    for seeds in _KINDS:
         values = {
             name: spread(row["ap"].get("0.5") for row in _of(rows, name, seeds, "segmentation"))
             for name in config.names
         }
         found.append({"metric": "AP.5", "selected_for": "segmentation", "seeds": seeds, "values": values})
-    for seeds in ("main", "votes"):
+    for seeds in _KINDS:
         for goal in ("detection", "segmentation"):
             values = {
                 name: spread(row["detection_ap"] for row in _of(rows, name, seeds, goal))

@@ -121,13 +121,28 @@ class CenterVectors(Head):
         Raises:
             InputError: Unit vectors do not vote.
         """
-        self._require_votes()
+        self.require_votes()
         return self.vote_thresholds_after(passes=2)
 
     def vote_thresholds_after(self, passes: int) -> tuple[float, ...]:
         """`vote_thresholds` of votes that were smoothed in so many passes."""
-        self._require_votes()
-        return vote_threshold_grid(self.scale if self.scale > 1 else 5.5, passes)
+        self.require_votes()
+        return vote_threshold_grid(self.radius, passes)
+
+    @property
+    def radius(self) -> float:
+        """Mean radius of a nucleus, voxels, as far as is known: `scale`; a usual one, 5.5, where that says nothing."""
+        return self.scale if self.scale > 1 else 5.5
+
+    @property
+    def peak_vote_thresholds(self) -> tuple[float, ...]:
+        """Vote thresholds of peaks to choose from, where voxels are grouped by vectors: the lower `vote_thresholds`."""
+        return self.vote_thresholds[:5]
+
+    @property
+    def group_distances(self) -> tuple[int, ...]:
+        """How far from a peak a vector may end, voxels, to choose from: half to all of a mean radius."""
+        return tuple(dict.fromkeys(max(1, round(part * self.radius)) for part in (0.5, 0.75, 1.0)))
 
     @property
     def default_vote_threshold(self) -> float:
@@ -152,7 +167,7 @@ class CenterVectors(Head):
         Raises:
             InputError: Unit vectors do not vote.
         """
-        self._require_votes()
+        self.require_votes()
         return smooth_votes(vote_map(prediction, foreground, reach), passes)
 
     def seeds_from_votes(
@@ -177,7 +192,12 @@ class CenterVectors(Head):
         """
         return votes_above(self.votes(prediction, foreground, reach, passes), threshold, passes)
 
-    def _require_votes(self) -> None:
+    def require_votes(self) -> None:
+        """See that these vectors vote.
+
+        Raises:
+            InputError: They are unit vectors.
+        """
         if self.unit:
             raise InputError(
                 "seeds from votes",

@@ -21,12 +21,13 @@ from nucseg.errors import InputError
 from nucseg.heads.base import Head, head_class
 from nucseg.heads.center_vectors import CenterVectors
 from nucseg.heads.decoding import Decoding
-from nucseg.heads.points import PointDecoder, PointDecoding
+from nucseg.heads.points import PointDecoding
+from nucseg.heads.segmenting import InstanceDecoder, channels_of
 
 __all__ = ["Decoding", "PointDecoding", "Scenario", "scenario_names"]
 
 
-class Scenario(PointDecoder):
+class Scenario(InstanceDecoder):
     """The heads of one network, in the order of its output channels.
 
     >>> Scenario.named("three_label_cpv").channels
@@ -78,47 +79,6 @@ class Scenario(PointDecoder):
             )
         return cls(known[name])
 
-    @property
-    def name(self) -> str:
-        """Names of the heads, joined: `three_label_cpv`."""
-        return "_".join(head.name for head in self.heads)
-
-    @property
-    def channels(self) -> int:
-        """Output channels of the network, all heads together."""
-        return sum(head.channels for head in self.heads)
-
-    def slices(self) -> dict[str, slice]:
-        """Channels of each head in the network's output and in a prediction."""
-        return _slices({head.name: head.channels for head in self.heads})
-
-    @property
-    def can_segment(self) -> bool:
-        """Whether there is a main head."""
-        return any(head.is_main for head in self.heads)
-
-    @property
-    def main(self) -> Head:
-        """The head that decodes to instances.
-
-        Raises:
-            InputError: There is none.
-        """
-        for head in self.heads:
-            if head.is_main:
-                return head
-        raise InputError(
-            f"scenario {self.name}",
-            expected="a head that decodes to instances",
-            received="none",
-            remedy="add a main head such as three_label, or look for points (nucseg detect)",
-        )
-
-    @property
-    def auxiliary(self) -> CenterVectors | None:
-        """The center vectors, if there are any."""
-        return next((head for head in self.heads if isinstance(head, CenterVectors)), None)
-
     def pack(self, targets: dict[str, np.ndarray], weights: dict[str, np.ndarray]) -> np.ndarray:
         """Targets and weights of all heads in one array, what `loss` takes as `y_true`.
 
@@ -162,7 +122,7 @@ class Scenario(PointDecoder):
         Returns:
             For each head's name a scalar tensor.
         """
-        packed = _slices({head.name: head.target_channels + 1 for head in self.heads})
+        packed = channels_of({head.name: head.target_channels + 1 for head in self.heads})
         outputs = self.slices()
         losses = {}
         for head in self.heads:
@@ -198,73 +158,6 @@ class Scenario(PointDecoder):
         parts = [head.activation(output[slices[head.name]]) for head in self.heads]
         return np.concatenate(parts, axis=0, dtype=np.float32)
 
-    def context(self, decoding: Decoding) -> int:
-        """Voxels around a region that its seeds depend on: `decode` is exact that far inside its input."""
-        return decoding.reach + decoding.vote_passes if decoding.seeds == "votes" else 0
-
-    def decode(self, prediction: np.ndarray, decoding: Decoding) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Surface, seeds and foreground for the watershed.
-
-        Args:
-            prediction: What `activation` returned, (channels, z, y, x).
-            decoding: How to decode.
-
-        Returns:
-            Surface float32, seed mask bool, foreground bool, all (z, y, x). Seeds are foreground.
-
-        Raises:
-            InputError: Wrong channels; votes are asked for without center vectors; there is no main head.
-        """
-        self._check_channels(prediction)
-        main, slices = self.main, self.slices()
-        own = prediction[slices[main.name]]
-        foreground = main.foreground(own, decoding.foreground_threshold)
-        if decoding.seeds == "votes":
-            vectors = self.auxiliary
-            if vectors is None:
-                raise InputError(
-                    f"decoding of {self.name}",
-                    expected="center vectors (cpv) for seeds from votes",
-                    received="none",
-                    remedy="decode with seeds='main', or train a scenario such as three_label_cpv",
-                )
-            seeds = vectors.seeds_from_votes(
-                prediction[slices[vectors.name]],
-                foreground if decoding.votes_from == "foreground" else None,
-                decoding.seed_threshold,
-                reach=decoding.reach,
-                passes=decoding.vote_passes,
-            )
-        else:
-            seeds = main.seeds(own, decoding.seed_threshold)
-        return main.surface(own), seeds & foreground, foreground
-
-    def default_decoding(self) -> Decoding:
-        """The decoding when nothing was selected: seeds of the main head at its default thresholds."""
-        return Decoding(
-            seed_threshold=self.main.default_seed_threshold,
-            foreground_threshold=self.main.default_foreground_threshold,
-            dilate=self.main.default_dilate,
-        )
-
-    def decodings(self, reach: int | None = None) -> list[Decoding]:
-        """The grid to select from on validation data: thresholds of the main head's seeds and of the votes.
-
-        Args:
-            reach: Longest vector that votes, voxels. None, or no center vectors that vote: no votes.
-        """
-        main = self.main
-        ways: list[dict[str, Any]] = [{"seed_threshold": seed} for seed in main.seed_thresholds]
-        if reach is not None and self.auxiliary is not None and not self.auxiliary.unit:
-            for seed in self.auxiliary.vote_thresholds:
-                ways.append({"seeds": "votes", "seed_threshold": seed, "reach": reach})
-        return [
-            Decoding(foreground_threshold=foreground, dilate=dilate, **way)
-            for way in ways
-            for foreground in main.foreground_thresholds
-            for dilate in main.dilations
-        ]
-
     def to_json(self) -> str:
         """JSON that `from_json` reads; each head carries its kind."""
         return self.model_dump_json()
@@ -287,15 +180,6 @@ class Scenario(PointDecoder):
                 remedy="correct the configuration",
             ) from None
 
-    def _check_channels(self, array: np.ndarray) -> None:
-        if array.ndim != 4 or array.shape[0] != self.channels:
-            raise InputError(
-                f"prediction of {self.name}",
-                expected=f"({self.channels}, z, y, x), channels first",
-                received=f"{array.shape}",
-                remedy="name the scenario that the prediction was made with",
-            )
-
 
 def scenario_names() -> list[str]:
     """Names that `Scenario.named` knows."""
@@ -315,14 +199,6 @@ def _named() -> dict[str, tuple[Head, ...]]:
             if head.is_main:
                 scenarios[f"{head.name}_cpv"] = (head, CenterVectors())
     return scenarios
-
-
-def _slices(channels: dict[str, int]) -> dict[str, slice]:
-    slices, begin = {}, 0
-    for name, count in channels.items():
-        slices[name] = slice(begin, begin + count)
-        begin += count
-    return slices
 
 
 def _head(value: Any) -> Head:

@@ -23,9 +23,9 @@ from nucseg.network.checkpoint import (
 from nucseg.network.losses import LossLog
 from nucseg.network.model import channels_first
 from nucseg.network.optimizer import Optimizer
-from nucseg.network.precision import Precision, in_precision
 from nucseg.network.record import RunRecord
 from nucseg.network.snapshot import write_snapshot
+from nucseg.network.training_copy import Precision, training_copy
 from nucseg.network.unet import UNet
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class KerasTrain(GenericTrain):
         prediction: Key of an array this node provides when it is requested: the prediction of the batch's
             first patch, before the step, `(channels, z, y, x)`.
         optimizer: Learning rate and its schedule.
-        precision: What convolutions compute in while training, see `in_precision`. Checkpoints are float32.
+        precision: What convolutions compute in while training, see `training_copy`. Checkpoints are float32.
         checkpoint_every: Iterations between checkpoints.
         snapshot_every: Iterations between snapshots of a batch; None writes none.
         seed: Of the initial weights.
@@ -221,7 +221,7 @@ class KerasTrain(GenericTrain):
         record.write(self.folder)
         network = self.network.build(self.scenario.channels, self.seed)
         optimizer = self.optimizer.build(self.iterations)
-        trained = in_precision(network, self.precision)
+        trained = training_copy(network, self.precision)
         optimizer.build(trained.trainable_variables)
         if self._start is not None:
             restore_checkpoint(self._start, trained, optimizer)

@@ -23,6 +23,8 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"levels": 4, "feature_maps": 10, "factor": 4, "initializer": "glorot_uniform"},
     # Trains in two minutes on two CPU cores: 72^3 -> 32^3.
     "small": {"levels": 3, "feature_maps": 8, "factor": 2},
+    # As small, wider and normalised: better after the same seconds. Shapes are those of small.
+    "modern": {"levels": 3, "feature_maps": 16, "factor": 2, "normalization": "batch"},
     # For tests: 28^3 -> 12^3.
     "tiny": {"levels": 2, "feature_maps": 4, "factor": 2},
 }
@@ -66,7 +68,8 @@ class UNet(BaseModel):
         """A ready-made configuration.
 
         Args:
-            name: `paper` (17 million parameters), `small` (two CPU cores), or `tiny` (tests).
+            name: `paper` (17 million parameters), `modern` (the best for two CPU cores), `small` (quick steps), or
+                `tiny` (tests).
             changes: Fields to change, as in `UNet.preset("small", feature_maps=12)`.
 
         Raises:

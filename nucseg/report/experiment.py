@@ -92,7 +92,8 @@ def _dataset(name: str, told: dict[str, Any], figures: Path) -> Section:
         shown = {base: curves.get((base, "main"))}
         if base in paired:
             shown[paired[base]] = curves.get((paired[base], "main"))
-            shown[f"{paired[base]}, votes"] = curves.get((paired[base], "votes"))
+            for seeds in ("votes", "vectors"):
+                shown[f"{paired[base]}, {seeds}"] = curves.get((paired[base], seeds))
         shown["stardist"] = curves.get(("stardist", "main"))
         known = {label: curve for label, curve in shown.items() if curve}
         if set(known) - {"stardist"}:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MultipleLocator
 from nucseg.report.colors import LINES, MARKERS
 from nucseg.report.figures import as_svg, new_axes
 
-_KIND = {"main": "seeds of the main output", "votes": "seeds from votes"}
+_KIND = {"main": "seeds of the main output", "votes": "seeds from votes", "vectors": "grouped by vectors"}
 
 Statistic = Mapping[str, Any]
 """`mean`, `min`, `max` and `runs`."""
@@ -54,7 +54,7 @@ def bar_chart(bars: Mapping[tuple[str, str], Statistic], png: Path | None = None
     """Detection AP: a bar a scenario and kind of seeds, black lines from the worst to the best seed.
 
     Args:
-        bars: For each scenario and kind of seeds, "main" or "votes", the statistic.
+        bars: For each scenario and kind of seeds, "main", "votes" or "vectors", the statistic.
         png: Also written there.
 
     Returns:
@@ -62,15 +62,16 @@ def bar_chart(bars: Mapping[tuple[str, str], Statistic], png: Path | None = None
     """
     figure, axes = new_axes()
     names = list(dict.fromkeys(name for name, _ in bars))
-    kinds = [kind for kind in ("main", "votes") if any(k == kind for _, k in bars)]
+    kinds = [kind for kind in _KIND if any(k == kind for _, k in bars)]
     for number, kind in enumerate(kinds):
         for place, name in enumerate(names):
             value = bars.get((name, kind))
             if value is None or value["mean"] is None:
                 continue
-            both = (name, "votes") in bars
-            x = place + (0.2 * (2 * number - 1) if both else 0.0)
-            axes.bar(x, value["mean"], 0.38 if both else 0.6, color=LINES[number])
+            here = [k for k in kinds if (name, k) in bars]
+            width = 0.76 / len(here)
+            x = place + width * (here.index(kind) - (len(here) - 1) / 2)
+            axes.bar(x, value["mean"], width * 0.95 if len(here) > 1 else 0.6, color=LINES[number])
             axes.plot([x, x], [value["min"], value["max"]], color="black", linewidth=1.4)
     known = [value["min"] for value in bars.values() if value["min"] is not None]
     axes.set_ylim(max(0.0, np.floor(10 * min(known, default=0.0) - 1) / 10), 1.0)
@@ -79,7 +80,9 @@ def bar_chart(bars: Mapping[tuple[str, str], Statistic], png: Path | None = None
     axes.grid(visible=False, axis="x")
     if len(kinds) > 1:
         patches = [Patch(color=LINES[i], label=f"{_KIND[kind]}") for i, kind in enumerate(kinds)]
-        axes.legend(handles=patches, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        axes.legend(
+            handles=patches, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(patches)
+        )
     return _drawn(figure, "Detection AP of the scenarios, with its spread over the seeds", png)
 
 

@@ -21,7 +21,7 @@ class Choice(NamedTuple):
         candidate: The decoding.
         scores: Mean over the volumes.
         way: Name of the way that the candidate belongs to, "instances".
-        seeds: Kind of seeds, "main" or "votes".
+        seeds: Kind of seeds, "main", "votes" or "vectors".
     """
 
     checkpoint: int

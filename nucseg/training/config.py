@@ -11,7 +11,7 @@ from nucseg.annotation import is_name
 from nucseg.errors import InputError
 from nucseg.heads.scenario import Scenario
 from nucseg.network.optimizer import Optimizer
-from nucseg.network.precision import Precision
+from nucseg.network.training_copy import Precision
 from nucseg.network.unet import UNet, preset_fields
 from nucseg.training.problems import explain
 
