@@ -72,7 +72,8 @@ def decoding_of(predicted, prediction, seeds):
         return {"seeds": seeds, "seed_threshold": threshold, "foreground_threshold": above}
     votes = scenario.auxiliary.votes(prediction[scenario.slices()["cpv"]], foreground, 5) / 64**2
     threshold = covering(votes[foreground], lambda t: votes > t, 0.03)
-    return {"seeds": seeds, "seed_threshold": threshold, "foreground_threshold": above, "reach": 5}
+    found = {"seeds": seeds, "seed_threshold": threshold, "foreground_threshold": above, "reach": 5}
+    return found | ({"distance": 1, "within": 2} if seeds == "vectors" else {})
 
 
 def test_it_trains_and_is_loaded_again(predicted):
@@ -100,7 +101,7 @@ def test_it_predicts_blockwise_as_the_whole(predicted):
 def test_it_segments_blockwise_as_the_whole_and_is_scored(predicted, tmp_path):
     path = predicted.base / "out" / "prediction"
     prediction, truth = open_volume(path).read(), open_labels(predicted.volume).read()
-    for seeds in ("main", "votes") if predicted.model.scenario.auxiliary else ("main",):
+    for seeds in ("main", "votes", "vectors") if predicted.model.scenario.auxiliary else ("main",):
         decoding = decoding_of(predicted, prediction, seeds)
         for way in ({"block": BLOCK}, {"whole": True}):
             out = tmp_path / seeds / next(iter(way))

@@ -122,6 +122,7 @@ def score_decodings(
                 progress(1)
     if not groups:
         return [done[index] for index in range(len(decodings))]
+    scenario.check_channels(prediction)
     for decoding in {d.seeds: d for jobs in groups.values() for _, d in jobs}.values():
         scenario.check_decoding(decoding)
     shared = _Shared(prediction, truth, scenario, list(groups), min_size)

@@ -153,7 +153,7 @@ class Scenario(InstanceDecoder):
         Raises:
             InputError: Not as many channels as the heads have.
         """
-        self._check_channels(output)
+        self.check_channels(output)
         slices = self.slices()
         parts = [head.activation(output[slices[head.name]]) for head in self.heads]
         return np.concatenate(parts, axis=0, dtype=np.float32)

@@ -101,7 +101,7 @@ class InstanceDecoder(PointDecoder):
             InputError: Wrong channels; votes are asked for without center vectors; there is no main head; the
                 decoding groups by vectors, see `group`.
         """
-        self._check_channels(prediction)
+        self.check_channels(prediction)
         if decoding.seeds == "vectors":
             raise InputError(
                 f"decoding of {self.name}",
@@ -146,7 +146,7 @@ class InstanceDecoder(PointDecoder):
         Raises:
             InputError: Wrong channels, no main head, or no center vectors.
         """
-        self._check_channels(prediction)
+        self.check_channels(prediction)
         vectors = self.voting("vectors")
         _, foreground = self._foreground(prediction, decoding)
         own = self._own(prediction, vectors)
@@ -201,7 +201,12 @@ class InstanceDecoder(PointDecoder):
         own = self._own(prediction, self.main)
         return own, self.main.foreground(own, decoding.foreground_threshold)
 
-    def _check_channels(self, array: np.ndarray) -> None:
+    def check_channels(self, array: np.ndarray) -> None:
+        """See that an array has the channels of these heads.
+
+        Raises:
+            InputError: It has others.
+        """
         if array.ndim != 4 or array.shape[0] != self.channels:
             raise InputError(
                 f"prediction of {self.name}",

@@ -13,8 +13,9 @@ from nucseg.blockwise.grid import Box
 from nucseg.blockwise.launch import Local
 from nucseg.blockwise.records import Records
 from nucseg.blockwise.segment import Segment
-from nucseg.errors import BlocksFailed
-from nucseg.heads.scenario import Decoding
+from nucseg.errors import BlocksFailed, InputError
+from nucseg.evaluate.grid import instances
+from nucseg.heads.scenario import Decoding, Scenario
 
 HERE = Local(workers=0)
 
@@ -52,6 +53,59 @@ def test_blocks_equal_the_whole(seed, shape, block, halo, votes, dilate, min_siz
         assert blocks["nuclei"] == reference["nuclei"] == len(np.unique(expected[expected > 0]))
         if min_size:
             assert min(np.unique(expected[expected > 0], return_counts=True)[1], default=min_size) >= min_size
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.tuples(st.integers(1, 26), st.integers(1, 26), st.integers(4, 40)),
+    block=st.tuples(st.integers(3, 30), st.integers(4, 30), st.integers(5, 40)),
+    votes=st.sampled_from(["foreground", "all"]),
+    within=st.integers(0, 3),
+    distance=st.integers(1, 3),
+    dilate=st.integers(0, 2),
+    min_size=st.sampled_from([0, 0, 6]),
+)
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+def test_blocks_grouped_by_vectors_equal_the_whole(
+    seed, shape, block, votes, within, distance, dilate, min_size
+):
+    decoding = Decoding(
+        seeds="vectors",
+        seed_threshold=0.4,
+        foreground_threshold=0.4,
+        reach=3,
+        vote_passes=1,
+        votes_from=votes,
+        within=within,
+        distance=distance,
+        dilate=dilate,
+        min_size=min_size,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        prediction = random_prediction(shape, seed, "three_label_cpv", 0, 1.5)
+        path = save_prediction(Path(folder) / "p.npy", prediction)
+        settled = {"prediction": path, "scenario": "three_label_cpv", "decoding": decoding}
+        expected = instances(prediction, Scenario.named("three_label_cpv"), decoding)
+        for name, way in (("whole", {"whole": True}), ("blocks", {"block": block, "max_halo": 2})):
+            result = Segment(out=f"{folder}/{name}", **settled, **way).blockwise(HERE)
+            got = labels_of(Path(folder) / name)
+            assert np.count_nonzero(expected != got) == 0
+            assert result["nuclei"] == len(np.unique(expected[expected > 0]))
+
+
+def test_grouping_floods_nothing(tmp_path):
+    path = save_prediction(tmp_path / "p.npy", random_prediction((6, 7, 8), 1, "three_label_cpv"))
+    decoding = Decoding(seeds="vectors", seed_threshold=0.4, foreground_threshold=0.4, reach=3)
+    task = Segment(
+        out=str(tmp_path / "o"),
+        prediction=path,
+        scenario="three_label_cpv",
+        decoding=decoding,
+        engine="mahotas",
+    )
+    with pytest.raises(InputError, match="nothing is flooded"):
+        task.blockwise(HERE)
+    assert not (tmp_path / "o").exists()
 
 
 @given(seed=st.integers(0, 2**32 - 1), max_halo=st.integers(1, 12), dilate=st.integers(0, 1))

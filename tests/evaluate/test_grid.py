@@ -56,7 +56,22 @@ def grid():
             (0.5, 2.0), (0.6, 0.3), ((3, 0), (9, 2), (3, 2)), ("foreground", "all"), (0, 1)
         )
     ]
-    return [*main[::2], *votes, *main[1::2]]
+    vectors = [
+        Decoding(
+            seeds="vectors",
+            seed_threshold=t,
+            foreground_threshold=f,
+            reach=9,
+            distance=n,
+            within=w,
+            dilate=d,
+            min_size=s,
+        )
+        for t, f, n, w, (d, s) in itertools.product(
+            (0.5, 2.0), (0.3, 0.6), (1, 2), (0, 3), ((0, 0), (1, 0), (0, 12))
+        )
+    ]
+    return [*main[::2], *votes, *vectors, *main[1::2]]
 
 
 @pytest.mark.parametrize(("min_size", "threads", "dtype"), [(0, 1, np.uint16), (15, 3, np.int64)])
@@ -115,8 +130,10 @@ def test_what_does_not_fit_is_told():
         score_decodings(prediction[:, 1:], truth, SCENARIO, [decoding])
     with pytest.raises(InputError, match="channels first"):
         score_decodings(prediction, truth, main, [decoding])
-    with pytest.raises(InputError, match="center vectors"):
-        score_decodings(prediction[:3], truth, main, [decoding, votes])
+    vectors = Decoding(seeds="vectors", seed_threshold=0.5, foreground_threshold=0.5, reach=4)
+    for other in (votes, vectors):
+        with pytest.raises(InputError, match="center vectors"):
+            score_decodings(prediction[:3], truth, main, [decoding, other])
     prediction[1, truth.labels > 0] = np.nan
     with pytest.raises(InputError, match="NaN"):
         score_decodings(prediction, truth, SCENARIO, [decoding])
