@@ -1,5 +1,6 @@
 """The verb about many trainings at once: experiment."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,18 +19,32 @@ from nucseg.cli.verb import Failed, log, verb
 @click.option(
     "--parallel", type=click.IntRange(min=0), metavar="N", help="Trainings at a time; 0: in this process."
 )
+@click.option(
+    "--from",
+    "known",
+    multiple=True,
+    metavar="RESULT.json",
+    help="Take the cells that were done elsewhere; may be given several times.",
+)
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of each training.")
 @verb
 def experiment(
-    config: str, folder: str, only_collect: bool, parallel: int | None, threads: int | None
+    config: str,
+    folder: str,
+    only_collect: bool,
+    parallel: int | None,
+    threads: int | None,
+    known: tuple[str, ...],
 ) -> dict[str, Any]:
     """Train, select and test scenarios x seeds x data sets as CONFIG.toml says; write tables and figures."""
-    from nucseg.experiment import ExperimentConfig, collect, run_experiment
+    from nucseg.experiment import ExperimentConfig, adopt, collect, run_experiment
 
     settings = ExperimentConfig.from_toml(config)
     if only_collect:
+        for results in known:
+            adopt(settings, Path(folder), results)
         return collect(settings, folder)
-    result = run_experiment(settings, folder, parallel=parallel, threads=threads, log=log)
+    result = run_experiment(settings, folder, parallel=parallel, threads=threads, known=known, log=log)
     if result["failed"]:
         told = "; ".join(f"{one['cell']}: {one['error']} (see {one['log']})" for one in result["failed"])
         raise Failed(result, f"{len(result['failed'])} trainings failed, the others are done: {told}")

@@ -90,7 +90,7 @@ class Cell(NamedTuple):
             return
         found, wanted = read_json(path), self.settings()
         begun_in = found.pop(_ROOT, None)
-        if begun_in and _relative_to(begun_in, found) == _relative_to(self.root, wanted):
+        if begun_in and relative_to(begun_in, found) == relative_to(self.root, wanted):
             return
         for key in wanted.keys() | found.keys():
             if found.get(key) != wanted.get(key):
@@ -175,7 +175,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return dict(value)
 
 
-def _relative_to(root: str, settings: dict[str, Any]) -> dict[str, Any]:
+def relative_to(root: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Settings with the absolute paths of the data set's volumes relative to a folder."""
 
     def of_volume(volume: dict[str, Any]) -> dict[str, Any]:

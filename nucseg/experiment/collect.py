@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nucseg.errors import InputError
+from nucseg.experiment.adopt import HEAD, cell_record
 from nucseg.experiment.cells import FAILED, LOG, MATRIX, Cell, cells_of, read_json, write_json
 from nucseg.experiment.config import ExperimentConfig
 from nucseg.experiment.dataset import volumes_of
@@ -13,8 +14,6 @@ from nucseg.experiment.tables import Row, tables, with_selected
 from nucseg.experiment.write import text, write_tables
 
 NAME = "experiment.json"
-
-_CELL = ("dataset", "scenario", "seed", "network", "parameters", "iterations", "trained_s", "threads")
 
 
 def collect(config: ExperimentConfig, folder: str | Path) -> dict[str, Any]:
@@ -28,7 +27,8 @@ def collect(config: ExperimentConfig, folder: str | Path) -> dict[str, Any]:
         `rows`: for each done cell, goal (`for`: "segmentation" or "detection") and kind of seeds ("main",
         "votes" or "vectors") `scenario`, `seed`, `dataset`, `network`, `seeds`, `trained_s`, `av_ap`, `ap`,
         `detection_ap` (means over the test images), `checkpoint`, `decoding`, `validation`, `pooled`, `images` and
-        more; `tables` (see `tables`), `failed` and `missing` cells, `config`, `versions`, `machine`, `overlays`
+        more; `cells` (settings, versions and seconds of each, see `adopt`); `tables` (see `tables`), `failed` and
+        `missing` cells, `config`, `versions`, `machine`, `overlays`
         (what the report draws), `report` (absolute path), `text`.
 
     Raises:
@@ -53,6 +53,7 @@ def collect(config: ExperimentConfig, folder: str | Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         "title": config.title,
         "rows": rows,
+        "cells": [cell_record(cell, result) for cell, result in done],
         "tables": tables(rows, config),
         "failed": failed,
         "missing": [c.title for c in cells if not c.done and not (c.folder / FAILED).is_file()],
@@ -85,7 +86,7 @@ def machine() -> dict[str, Any]:
 
 
 def _rows(result: dict[str, Any]) -> list[Row]:
-    head = {key: result.get(key) for key in _CELL}
+    head = {key: result.get(key) for key in HEAD}
     rows = []
     for one in result["results"]:
         images = [{k: v for k, v in i.items() if k not in ("raw", "truth")} for i in one["images"]]
@@ -123,6 +124,8 @@ def _overlays(config: ExperimentConfig, done: list[tuple[Cell, dict[str, Any]]],
             for one in result["results"]
             if one["for"] == "segmentation" and one["decoding"] == shown[0]["decoding"]
         )
+        if not (cell.folder / "instances").is_dir():  # done elsewhere
+            continue
         order = sorted(range(len(original["images"])), key=lambda i: original["images"][i]["ap"]["0.5"])
         tests = volumes_of(
             dataset, root

@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nucseg.errors import InputError
+from nucseg.experiment.adopt import adopt
 from nucseg.experiment.cells import FAILED, LOG, Cell, cells_of, claim, read_json, write_json
 from nucseg.experiment.collect import collect
 from nucseg.experiment.config import ExperimentConfig
@@ -39,6 +40,7 @@ def run_experiment(
     *,
     parallel: int | None = None,
     threads: int | None = None,
+    known: Sequence[str | Path] = (),
     log: Log | None = None,
 ) -> dict[str, Any]:
     """Run what is not done yet of an experiment, and collect all of it.
@@ -52,6 +54,7 @@ def run_experiment(
         folder: Where everything goes.
         parallel: Cells at a time instead of the configuration's number; 0: in this process.
         threads: Of each cell, instead of the configuration's number.
+        known: Results of cells that were done elsewhere, see `adopt`.
         log: Takes lines about what goes on, and the time left.
 
     Returns:
@@ -73,6 +76,8 @@ def run_experiment(
     for cell in cells:
         cell.check()
     claim(config, root)
+    for results in known:
+        say(f"{len(adopt(config, root, results))} cells are taken from {results}")
     for dataset in config.datasets:
         make_volumes(dataset, root, say)
     due = [cell for cell in cells if not cell.done]

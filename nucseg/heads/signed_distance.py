@@ -1,6 +1,6 @@
 """`SignedDistance`: a saturating distance to the nearest boundary, negative inside nuclei (sdt)."""
 
-from math import ceil
+from math import ceil, tanh
 from typing import Any, ClassVar
 
 import edt
@@ -96,18 +96,22 @@ class SignedDistance(Head):
 
     @property
     def seed_thresholds(self) -> tuple[float, ...]:
-        """Seeds are below: -0.11 is one voxel from the boundary, -0.6 is six (for a `distance` of 9)."""
-        return (-0.6, -0.5, -0.4, -0.3, -0.22, -0.17, -0.14, -0.11, -0.08, -0.05)
+        """Seeds are below: the values half a voxel to six voxels inside the boundary; -0.11 is one for 9 voxels."""
+        return tuple(self._value(-depth) for depth in (6, 5, 4, 3, 2, 1.5, 1.25, 1, 0.75, 0.5))
 
     @property
     def foreground_thresholds(self) -> tuple[float, ...]:
-        """The foreground is below; at 0.05, halfway to the first background voxel, it has the boundary."""
-        return (-0.1, -0.05, 0.0, 0.05, 0.1)
+        """The foreground is below; halfway to the first background voxel (0.055 for 9 voxels) it has the boundary."""
+        return tuple(self._value(away) for away in (-1, -0.5, 0, 0.5, 1))
 
     @property
     def default_seed_threshold(self) -> float:
-        """From the published range, -0.11 to -0.14: one voxel from the boundary."""
-        return -0.11
+        """One voxel inside the boundary: -0.11 for 9 voxels, from the published range -0.11 to -0.14."""
+        return self._value(-1)
+
+    def _value(self, voxels: float) -> float:
+        """The target so many voxels outside the boundary."""
+        return round(tanh(voxels / self.distance), 3)
 
     @property
     def default_foreground_threshold(self) -> float:
