@@ -9,8 +9,10 @@ import numpy as np
 
 from nucseg.annotation import AnnotatedLabels, AnnotationMask, Voxels
 from nucseg.errors import InputError
+from nucseg.heads.base import Head
 from nucseg.heads.center_vectors import CenterVectors
 from nucseg.heads.scenario import Scenario
+from nucseg.heads.signed_distance import SignedDistance
 from nucseg.instances.centroids import center_vectors, centroids
 from nucseg.network.unet import UNet, preset_fields
 from nucseg.training.config import TrainConfig
@@ -94,7 +96,7 @@ def prepare(config: TrainConfig) -> Prepared:
     return Prepared(
         images,
         tuple(volume.training_labels(mark_um) for volume in opened),
-        _with_scale(config.scenario, nuclei.radius, scale_um, published=_is_published(network)),
+        _with_radius(config.scenario, nuclei.radius, scale_um, published=_is_published(network)),
         network,
         scale_um,
         nucleus_um,
@@ -207,11 +209,17 @@ def _is_published(network: UNet) -> bool:
     return all(getattr(network, name) == value for name, value in preset_fields("paper").items())
 
 
-def _with_scale(scenario: Scenario, radius: float, scale_um: Float3 | None, published: bool) -> Scenario:
-    """The scenario with the scale and the voxel size of its center vectors, where they are not given."""
+def _with_radius(scenario: Scenario, radius: float, scale_um: Float3 | None, published: bool) -> Scenario:
+    """The scenario with what follows from the size of nuclei and voxels, where it is not given.
 
-    def filled(head: CenterVectors) -> CenterVectors:
-        if head.unit:
+    The vectors' scale is the mean radius, the distance at which a signed distance saturates half of it: a third of
+    the published 9 voxels for nuclei of the published size. Both are as published for the published network.
+    """
+
+    def filled(head: Head) -> Head:
+        if isinstance(head, SignedDistance) and "distance" not in head.model_fields_set and not published:
+            return head.model_copy(update={"distance": float(f"{max(radius / 2, 1.0):.3g}")})
+        if not isinstance(head, CenterVectors) or head.unit:
             return head
         changes: dict[str, object] = {}
         if "scale" not in head.model_fields_set and not published:
@@ -220,7 +228,7 @@ def _with_scale(scenario: Scenario, radius: float, scale_um: Float3 | None, publ
             changes["voxel_um"] = scale_um
         return head.model_copy(update=changes)
 
-    return Scenario([filled(h) if isinstance(h, CenterVectors) else h for h in scenario.heads])
+    return Scenario([filled(head) for head in scenario.heads])
 
 
 def _all_centroids(volume: Volume | AnnotatedLabels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
