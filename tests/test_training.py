@@ -127,7 +127,7 @@ def test_heads_may_be_given_one_by_one(tmp_path):
         ("feature_maps", "feature_map", r"key network\.feature_map: .*did you mean 'feature_maps'\?"),
         ("gamma", "gama", r"key augment\.gama: .*did you mean 'gamma'\?"),
         ('{raw = "sub/b.zarr"}', '{rw = "b"}', r"key data\.train\.1\.r"),
-        ('preset = "tiny"', 'preset = "huge"', "expected paper or small or tiny; received 'huge'"),
+        ('preset = "tiny"', 'preset = "huge"', "expected paper or small or modern or tiny; received 'huge'"),
         ('"three_label_cpv"', '"three_labels"', "scenario 'three_labels'"),
         ("seed = 3", "seed = -3", r"key seed: expected .*greater than or equal to 0; received -3"),
         ("[data]", "[dat]", r"key dat: .*did you mean 'data'\?"),
@@ -183,9 +183,14 @@ def test_what_the_volumes_decide_is_filled_in(volume):
     assert prepared.margin == tuple(np.ceil(prepared.nucleus_um / np.array(SCALE)))
     given = Scenario(["three_label", {"kind": "center_vectors", "scale": 2.5}])
     assert prepare(config(volume, scenario=given)).scenario.auxiliary.scale == 2.5
-    paper = config(volume, network="paper", patch={"output": (4, 4, 4)})
-    assert prepare(paper).scenario.auxiliary.scale == 1.0
-    unit = [{"kind": "signed_distance"}, {"kind": "center_vectors", "unit": True}]
+    paper = {"network": "paper", "patch": {"output": (4, 4, 4)}}
+    assert prepare(config(volume, **paper)).scenario.auxiliary.scale == 1.0
+    distance = prepare(config(volume, scenario="sdt")).scenario.main.distance
+    assert distance == pytest.approx(vectors.scale / 2, rel=0.01)
+    assert prepare(config(volume, scenario="sdt", **paper)).scenario.main.distance == 9.0
+    given = Scenario([{"kind": "signed_distance", "distance": 9.0}])
+    assert prepare(config(volume, scenario=given)).scenario.main.distance == 9.0
+    unit = [{"kind": "signed_distance", "distance": 5.0}, {"kind": "center_vectors", "unit": True}]
     assert prepare(config(volume, scenario={"heads": unit})).scenario == Scenario(unit)
     known = prepare(config(volume, data={"train": [volume], "nucleus_um": 1.4}))
     assert known.margin == (7, 14, 14)

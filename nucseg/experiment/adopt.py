@@ -76,4 +76,5 @@ def _take(cell: Cell, record: dict[str, Any], rows: list[dict[str, Any]], source
     cell.begin()
     head = {key: rows[0][key] for key in HEAD}
     kept = {key: record[key] for key in KEPT if key in record}
-    write_json(cell.folder / RESULT, head | {"results": results, "settings": cell.settings()} | kept)
+    made = {"results": results, "settings": cell.settings(), "elsewhere": True}
+    write_json(cell.folder / RESULT, head | made | kept)

@@ -49,7 +49,7 @@ class Choice(NamedTuple):
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Choice":
         """What `to_json` wrote."""
-        kind = PointDecoding if "distance" in value["decoding"] else Decoding
+        kind = Decoding if "seeds" in value["decoding"] else PointDecoding
         return cls(**{**value, "decoding": kind.model_validate(value["decoding"])})
 
 

@@ -124,7 +124,7 @@ def _overlays(config: ExperimentConfig, done: list[tuple[Cell, dict[str, Any]]],
             for one in result["results"]
             if one["for"] == "segmentation" and one["decoding"] == shown[0]["decoding"]
         )
-        if not (cell.folder / "instances").is_dir():  # done elsewhere
+        if result.get("elsewhere"):
             continue
         order = sorted(range(len(original["images"])), key=lambda i: original["images"][i]["ap"]["0.5"])
         tests = volumes_of(

@@ -80,9 +80,7 @@ def bar_chart(bars: Mapping[tuple[str, str], Statistic], png: Path | None = None
     axes.grid(visible=False, axis="x")
     if len(kinds) > 1:
         patches = [Patch(color=LINES[i], label=f"{_KIND[kind]}") for i, kind in enumerate(kinds)]
-        axes.legend(
-            handles=patches, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(patches)
-        )
+        axes.legend(handles=patches, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return _drawn(figure, "Detection AP of the scenarios, with its spread over the seeds", png)
 
 

@@ -69,7 +69,12 @@ def test_a_decoding_with_changes():
     assert choose_decoding(scenario, votes, vote_passes=1, seed_threshold=3.0).seed_threshold == 3.0
     with pytest.raises(InputError, match="--seeds votes"):
         choose_decoding(scenario, base, votes_from="all")
-    with pytest.raises(InputError, match="no center vectors"):
+    grouped = choose_decoding(scenario, base.model_copy(update={"dilate": 1}), seeds="vectors", reach=18)
+    assert (grouped.within, grouped.distance, grouped.dilate) == (4, 3, 0)
+    assert choose_decoding(scenario, grouped, within=6) == grouped.model_copy(update={"within": 6})
+    with pytest.raises(InputError, match="--seeds vectors"):
+        choose_decoding(scenario, votes, within=6)
+    with pytest.raises(InputError, match="center vectors"):
         choose_decoding(Scenario.named("three_label"), base, seeds="votes", reach=9)
     assert diameter_voxels(1.05, (0.2, 0.1, 0.1)) == 11
     with pytest.raises(InputError, match="voxel size"):

@@ -63,7 +63,7 @@ def test_the_grid_finds_the_threshold_that_parts_the_nuclei(truth, scenario):
 def test_votes_part_what_the_main_head_joins(truth, scenario):
     prediction = prediction_of(truth)
     selection = select([(prediction, truth)], scenario, scenario.decodings(reach=12))
-    assert set(selection.best) == {"main", "votes"}
+    assert set(selection.best) == {"main", "votes", "vectors"}
     votes = instances(prediction, scenario, selection.best["votes"])
     assert match(truth, votes).ap[0.5] == 1.0
     assert len(selection.table) == len(scenario.decodings(reach=12))

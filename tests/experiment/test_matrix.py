@@ -73,7 +73,10 @@ def test_rows_of_the_matrix(undisturbed, config):
     assert kinds == [
         (scenario, seed, goal, seeds)
         for seed in (1, 2)
-        for scenario, sources in (("three_label", ["main"]), ("three_label_cpv", ["main", "votes"]))
+        for scenario, sources in (
+            ("three_label", ["main"]),
+            ("three_label_cpv", ["main", "vectors", "votes"]),
+        )
         for goal in ("segmentation", "detection")
         for seeds in sources
     ]

@@ -40,7 +40,7 @@ def made(tmp_path):
         create_labels(raw.path, shape=shape, scale_um=scale).write((0, 0, 0), labels)
     for cell in cells_of(config, place / "out"):
         for number in range(3):
-            for seeds in ("main", "votes"):
+            for seeds in ("main", "votes", "vectors"):
                 found = create_labels(
                     cell.folder / "instances" / str(number), seeds, shape=shape, scale_um=scale
                 )

@@ -89,7 +89,7 @@ def is_spread(found, values):
 def test_table_1_is_the_mean_over_the_seeds(experiment):
     _, _, results, found = experiment
     rows = found["tables"]["segmentation"]
-    assert len(rows) == 2 * (1 + 3)  # three_label: main; three_label_cpv: main, votes, selected
+    assert len(rows) == 2 * (1 + 4)  # three_label: main; three_label_cpv: main, votes, vectors, selected
     for row in rows:
         if row["seeds"] == "selected":
             continue
@@ -115,7 +115,7 @@ def test_selected_seeds_are_those_better_on_validation(experiment):
         for seed in seeds_of(results, row["dataset"], row["scenario"]):
             kinds = [
                 value(results, row["dataset"], row["scenario"], seed, "segmentation", kind, lambda one: one)
-                for kind in ("main", "votes")
+                for kind in ("main", "votes", "vectors")
             ]
             chosen.append(max(kinds, key=lambda one: one["validation"]["av_ap"])["av_ap"])
         is_spread(row["av_ap"], chosen)
@@ -144,23 +144,26 @@ def test_table_3_crosses_goal_and_seeds(experiment):
     assert [(row["metric"], row["selected_for"], row["seeds"]) for row in rows] == [
         ("AP.5", "segmentation", "main"),
         ("AP.5", "segmentation", "votes"),
+        ("AP.5", "segmentation", "vectors"),
         ("detection AP", "detection", "main"),
         ("detection AP", "segmentation", "main"),
         ("detection AP", "detection", "votes"),
         ("detection AP", "segmentation", "votes"),
+        ("detection AP", "detection", "vectors"),
+        ("detection AP", "segmentation", "vectors"),
     ]
     wanted = [
         value(results, "one", "three_label_cpv", s, "segmentation", "votes", lambda one: one["detection_ap"])
         for s in (1, 2, 3)
     ]
-    is_spread(rows[5]["values"]["three_label_cpv"], wanted)
-    assert rows[5]["values"]["three_label"] == {"mean": None, "min": None, "max": None, "runs": 0}
+    is_spread(rows[6]["values"]["three_label_cpv"], wanted)
+    assert rows[6]["values"]["three_label"] == {"mean": None, "min": None, "max": None, "runs": 0}
 
 
 def test_differences_are_paired_by_seed_and_image(experiment):
     _, _, results, found = experiment
     rows = found["tables"]["differences"]
-    assert len(rows) == 2 * 3 * 3
+    assert len(rows) == 2 * 4 * 3
     for row in rows:
         if row["seeds"] == "selected":
             continue

@@ -272,7 +272,7 @@ def test_all_voxels_vote_where_they_are_asked_to(passes):
         decoding = Decoding(seeds="votes", seed_threshold=1.3, **how)
         seeds[voters] = scenario.decode(prediction, decoding)[1]
         np.testing.assert_array_equal(seeds[voters], (votes > 1.3) & foreground)
-        assert scenario.context(decoding) == 5 + passes
+        assert decoding.context == 5 + passes
     assert (seeds["all"] & ~seeds["foreground"]).any()
 
 
@@ -288,7 +288,7 @@ def test_decoding_is_exact_inside_its_context(seeds):
     scenario = Scenario.named("three_label_cpv")
     prediction = cases.known_prediction(cases.crowded(5), noise=1.5)
     decoding = Decoding(seeds=seeds, seed_threshold=0.4, foreground_threshold=0.5, reach=5, vote_passes=2)
-    context = scenario.context(decoding)
+    context = decoding.context
     assert context == (7 if seeds == "votes" else 0)
     core = (slice(9, 15), slice(10, 19), slice(8, 24))
     read = tuple(slice(c.start - context, c.stop + context) for c in core)
@@ -300,20 +300,63 @@ def test_decoding_is_exact_inside_its_context(seeds):
         np.testing.assert_array_equal(a[core], b[inner])
 
 
-def test_votes_need_vectors_and_a_reach():
+def test_grouping_is_exact_inside_its_context():
+    scenario = Scenario.named("three_label_cpv")
+    shape = (40, 44, 52)
+    prediction = cases.known_prediction(cases.crowded(5, shape, nuclei=60), noise=1.5)
+    decoding = Decoding(
+        seeds="vectors",
+        seed_threshold=0.4,
+        foreground_threshold=0.5,
+        reach=5,
+        vote_passes=1,
+        within=2,
+        distance=2,
+    )
+    assert decoding.context == 2 * 5 + 1 + 2 + 2
+    whole = scenario.group(prediction, decoding)
+    begin, stop = (17, 18, 20), (22, 27, 33)
+    read = tuple(slice(b - 15, e + 15) for b, e in zip(begin, stop, strict=True))
+    block = scenario.group(prediction[(slice(None), *read)], decoding, tuple(r.start for r in read), shape)
+    core = tuple(slice(b, e) for b, e in zip(begin, stop, strict=True))
+    assert len(np.unique(whole[core])) > 2
+    inner = tuple(slice(15, 15 + e - b) for b, e in zip(begin, stop, strict=True))
+    np.testing.assert_array_equal(block[inner], whole[core])
+
+
+@pytest.mark.parametrize("seeds", ["votes", "vectors"])
+def test_votes_need_vectors_and_a_reach(seeds):
     with pytest.raises(ValidationError, match="reach"):
-        Decoding(seeds="votes", seed_threshold=5, foreground_threshold=0.5)
-    decoding = Decoding(seeds="votes", seed_threshold=5, foreground_threshold=0.5, reach=9)
+        Decoding(seeds=seeds, seed_threshold=5, foreground_threshold=0.5)
+    decoding = Decoding(seeds=seeds, seed_threshold=5, foreground_threshold=0.5, reach=9)
+    scenario = Scenario.named("three_label")
     with pytest.raises(InputError, match="center vectors"):
-        Scenario.named("three_label").decode(np.zeros((3, 4, 4, 4), np.float32), decoding)
+        scenario.check_decoding(decoding)
+    with pytest.raises(InputError, match="center vectors"):
+        (scenario.decode if seeds == "votes" else scenario.group)(
+            np.zeros((3, 4, 4, 4), np.float32), decoding
+        )
+    unit = Scenario([ThreeLabel(), CenterVectors(unit=True)])
+    with pytest.raises(InputError, match="unit"):
+        unit.check_decoding(decoding)
+
+
+def test_what_is_grouped_is_not_flooded():
+    decoding = Decoding(seeds="vectors", seed_threshold=5, foreground_threshold=0.5, reach=9)
+    with pytest.raises(InputError, match=r"Scenario\.group"):
+        Scenario.named("three_label_cpv").decode(np.zeros((6, 4, 4, 4), np.float32), decoding)
 
 
 def test_grid_of_decodings():
     scenario = Scenario.named("three_label_cpv")
     grid = scenario.decodings(reach=12)
-    assert len(grid) == len(set(grid)) == (8 + 8) * 7
-    assert {decoding.seeds for decoding in grid} == {"main", "votes"}
-    assert all(decoding.reach == 12 for decoding in grid if decoding.seeds == "votes")
+    assert len(grid) == len(set(grid)) == (8 + 8 + 5 * 3) * 7
+    assert {decoding.seeds for decoding in grid} == {"main", "votes", "vectors"}
+    assert {(decoding.seeds, decoding.reach) for decoding in grid} == {
+        ("main", 0),
+        ("votes", 12),
+        ("vectors", 9),
+    }
     assert {decoding.seeds for decoding in scenario.decodings()} == {"main"}
     assert scenario.default_decoding() in scenario.decodings()
     assert Scenario([Foreground()]).default_decoding().dilate == 1

@@ -182,7 +182,11 @@ def test_decoding_is_below_the_thresholds():
     np.testing.assert_array_equal(head.surface(prediction), prediction[0])
     np.testing.assert_array_equal(head.seeds(prediction, -0.14)[0, 0], [1, 1, 0, 0, 0])
     np.testing.assert_array_equal(head.foreground(prediction, 0.0)[0, 0], [1, 1, 1, 0, 0])
-    assert {-0.14, -0.11} <= set(head.seed_thresholds)
+    assert head.seed_thresholds[0] == round(np.tanh(-6 / 9), 3)
+    assert {-0.138, -0.111} <= set(head.seed_thresholds)
+    assert head.default_seed_threshold == -0.111  # one voxel inside the boundary
+    short = SignedDistance(distance=3)
+    assert (short.default_seed_threshold, short.foreground_thresholds[-1]) == (-0.322, 0.322)
     assert (head.default_foreground_threshold, head.default_dilate) == (0, 1)
 
 
@@ -220,6 +224,8 @@ def test_the_balance_with_the_vectors_is_the_published_one_in_any_unit():
     assert Scenario([SignedDistance(loss_weight=7), vectors]).loss_weights() == {"sdt": 7, "cpv": 1}
     again = Scenario.from_json(Scenario([SignedDistance(), vectors]).to_json())
     assert again.loss_weights() == {"sdt": 1, "cpv": 1}
+    short = Scenario([SignedDistance(distance=3), CenterVectors(scale=6)])
+    assert short.loss_weights()["sdt"] == pytest.approx(100 / 36 / 3)
 
 
 def test_a_distance_of_nothing_is_refused():

@@ -145,7 +145,7 @@ def test_bad_shapes_and_names_are_told_with_a_remedy():
         unet("small").output_shape((70, 72, 72))
     with pytest.raises(InputError, match=r"such as \(32, 32, 32\)"):
         unet("small").training_input_shape((30, 32, 32))
-    with pytest.raises(InputError, match="paper or small or tiny"):
+    with pytest.raises(InputError, match="paper or small or modern or tiny"):
         unet("huge")
 
 
