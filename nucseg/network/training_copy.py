@@ -4,12 +4,36 @@ Checkpoints are of the network itself: plain Keras layers in float32, which load
 """
 
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import keras
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "auto"]
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def has_bfloat16_units() -> bool:
+    """Whether the processor multiplies matrices of bfloat16 (Intel AMX), as far as Linux tells."""
+    try:
+        return " amx_bf16" in CPUINFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
+def resolved(precision: Precision) -> Literal["float32", "bfloat16"]:
+    """What `auto` means here: bfloat16 for TensorFlow on a processor with units for it, else float32."""
+    if precision != "auto":
+        return precision
+    import keras
+
+    if keras.backend.backend() != "tensorflow" or not has_bfloat16_units():
+        return "float32"
+    import tensorflow as tf
+
+    return "float32" if tf.config.list_physical_devices("GPU") else "bfloat16"
 
 
 def training_copy(network: "keras.Model", precision: Precision = "float32") -> "keras.Model":
@@ -23,13 +47,14 @@ def training_copy(network: "keras.Model", precision: Precision = "float32") -> "
 
     Args:
         network: Of float32 layers, the last of which is its output.
-        precision: What convolutions compute in.
+        precision: What convolutions compute in; see `resolved` for `auto`.
 
     Returns:
         A model of the same weights in the same order. A copy's weights are its own: hand them back with `set_weights`.
     """
     import keras
 
+    precision = resolved(precision)
     norm = keras.layers.BatchNormalization
     fuse = keras.backend.backend() == "tensorflow" and any(isinstance(x, norm) for x in network.layers)
     if precision == "float32" and not fuse:

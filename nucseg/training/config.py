@@ -164,7 +164,8 @@ class TrainConfig(_Section):
     """Threads of the Keras backend; None: its own choice."""
     precision: Precision = "float32"
     """What the network computes in while it trains. `bfloat16` is 1.5 to 2 times as fast on processors and GPUs with
-    units for it (`amx_bf16` in /proc/cpuinfo), slower on others. Checkpoints and predictions are float32 either way."""
+    units for it (`amx_bf16` in /proc/cpuinfo), slower on others; `auto` takes it on such a processor. Checkpoints and
+    predictions are float32 either way."""
     tensorboard: bool = True
     """Whether to write TensorBoard events."""
     network: UNet = UNet.preset("small")

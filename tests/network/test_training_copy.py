@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from nucseg.network.training_copy import training_copy
+from nucseg.network.training_copy import resolved, training_copy
 from nucseg.network.unet import UNet
 
 RNG = np.random.default_rng(0)
@@ -35,6 +35,20 @@ def test_fused_normalisation_is_normalisation():
         np.testing.assert_allclose(
             mine, theirs, atol=5e-3
         )  # variances of the batch with and without Bessel's n - 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"), [("avx2 amx_bf16 amx_tile", "bfloat16"), ("avx2 avx512f", "float32")]
+)
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow is known to gain")
+def test_auto_takes_what_the_processor_is_made_for(monkeypatch, tmp_path, flags, precision):
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
+    monkeypatch.setattr("nucseg.network.training_copy.CPUINFO", tmp_path / "cpuinfo")
+    assert resolved("auto") == precision
+    assert training_copy(UNet.preset("tiny").build(3, seed=1), "auto").layers[2].compute_dtype == precision
+    assert (resolved("float32"), resolved("bfloat16")) == ("float32", "bfloat16")
+    monkeypatch.setattr("nucseg.network.training_copy.CPUINFO", tmp_path / "none")
+    assert resolved("auto") == "float32"
 
 
 @pytest.mark.parametrize("normalization", ["none", "batch"])
