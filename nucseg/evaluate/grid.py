@@ -10,24 +10,22 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import cc3d
 import numpy as np
-from numba import njit
 
 from nucseg.errors import InputError
 from nucseg.evaluate.matching import THRESHOLDS, counted_objects, labels_at, match, score
 from nucseg.evaluate.overlap import Contingency
 from nucseg.evaluate.scores import Scores
+from nucseg.evaluate.sums import Sums, sums_of
 from nucseg.evaluate.truth import Truth
 from nucseg.heads.decoding import Decoding
 from nucseg.heads.scenario import Scenario
-from nucseg.instances.centroids import centroids, find_runs
+from nucseg.instances.centroids import centroids
 from nucseg.instances.detection import local_maxima
 from nucseg.instances.expand import expand_labels
 from nucseg.instances.grouping import group_by_vectors
-from nucseg.instances.label_table import grown, new_table, slot_of
 from nucseg.instances.ranked_flood import RankedSurface
 from nucseg.instances.seeds import label_seeds
 from nucseg.instances.votes import votes_above
@@ -212,14 +210,14 @@ class _Shared:
 
     def _scores(self, labels: np.ndarray, count: int, group: _Jobs) -> dict[int, Scores]:
         """Scores of the decodings that grow and sift the same labels, 1 to count."""
-        sums: dict[int, _Sums] = {}
+        sums: dict[int, Sums] = {}
         for _, decoding in group:
             if decoding.dilate not in sums:
                 grown_labels = expand_labels(labels, decoding.dilate) if decoding.dilate else labels
-                sums[decoding.dilate] = _Sums(*_sum(grown_labels, count, self.truth.index))
+                sums[decoding.dilate] = sums_of(grown_labels, count, self.truth.index)
         return {index: self._score(sums[d.dilate], d.min_size) for index, d in group}
 
-    def _score(self, sums: "_Sums", least: int) -> Scores:
+    def _score(self, sums: Sums, least: int) -> Scores:
         kept = sums.sizes >= max(1, least)
         number = np.cumsum(kept) - 1
         true, predicted = np.divmod(sums.pairs.astype(np.int64) - 1, max(1, len(kept)))
@@ -241,18 +239,6 @@ class _Shared:
         return _without_objects(score(table, hits, THRESHOLDS, self.min_size))
 
 
-class _Sums(NamedTuple):
-    """Voxels of each label 1 to n, sums of their z, y and doubled x, and the pairs of true and predicted labels.
-
-    A pair is 1 + true index * n + predicted index, uint64; in no order.
-    """
-
-    sizes: np.ndarray
-    places: np.ndarray
-    pairs: np.ndarray
-    overlaps: np.ndarray
-
-
 def _way_of_votes(decoding: Decoding) -> tuple:
     return "votes", decoding.reach, decoding.vote_passes, decoding.votes_from
 
@@ -266,58 +252,3 @@ def _understood(decoding: Decoding) -> bool:
 
 def _without_objects(scores: Scores) -> Scores:
     return replace(scores, objects=None)
-
-
-@njit(cache=True, nogil=True)
-def _sum(
-    labels: np.ndarray, count: int, truth: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The members of `_Sums` of labels 1 to count against true labels 1, 2, ..."""
-    sizes = np.zeros(count, np.int64)
-    places = np.zeros((count, 3), np.int64)
-    room, used = 1024, 0
-    keys, indices = new_table(2 * room)
-    recent_true = np.zeros(count, np.uint32)  # most runs of a label lie on the true label of its run before
-    recent_index = np.zeros(count, np.int64)
-    pairs = np.zeros(room, np.uint64)
-    overlaps = np.zeros(room, np.int64)
-    ends = np.empty(labels.shape[2] + 1, np.int64)
-    for z in range(labels.shape[0]):
-        for y in range(labels.shape[1]):
-            row, true_row = labels[z, y], truth[z, y]
-            start = 0
-            for run in range(find_runs(row, ends) if row.size else 0):
-                end = ends[run]
-                if row[start] != 0:
-                    label = np.int64(row[start]) - 1
-                    length = end - start
-                    sizes[label] += length
-                    places[label, 0] += length * z
-                    places[label, 1] += length * y
-                    places[label, 2] += length * (start + end - 1)
-                    first = start
-                    for x in range(start + 1, end + 1):
-                        if x < end and true_row[x] == true_row[first]:
-                            continue
-                        true = true_row[first]
-                        if true != 0 and true != recent_true[label]:
-                            key = np.uint64((np.int64(true) - 1) * count + label + 1)
-                            slot = slot_of(keys, key)
-                            if keys[slot] != key:
-                                if used == room:
-                                    keys, indices = grown(keys, indices)
-                                    pairs = np.concatenate((pairs, np.zeros(room, np.uint64)))
-                                    overlaps = np.concatenate((overlaps, np.zeros(room, np.int64)))
-                                    room *= 2
-                                    slot = slot_of(keys, key)
-                                keys[slot] = key
-                                indices[slot] = used
-                                pairs[used] = key
-                                used += 1
-                            recent_true[label] = true
-                            recent_index[label] = indices[slot]
-                        if true != 0:
-                            overlaps[recent_index[label]] += x - first
-                        first = x
-                start = end
-    return sizes, places, pairs[:used], overlaps[:used]
