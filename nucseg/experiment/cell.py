@@ -14,6 +14,7 @@ from nucseg.experiment.cells import Cell, read_json, write_json
 from nucseg.experiment.choice import Choice, choose, predict, read_truth, scenario_of, score
 from nucseg.experiment.config import Entry
 from nucseg.experiment.dataset import Volumes, image_names, volumes_of
+from nucseg.network.unet import DEFAULT_PRESET
 from nucseg.report.training import loss_columns
 from nucseg.training import train
 from nucseg.training.config import LabelledVolume
@@ -48,7 +49,7 @@ def run_cell(cell: Cell, entry: Entry, root: Path, log: Log) -> dict[str, Any]:
         for folder in ("validation", "test"):
             shutil.rmtree(cell.folder / folder, ignore_errors=True)
     return {
-        "network": network_name(cell.config.settings_of(cell.dataset, entry).get("network", "small")),
+        "network": network_name(cell.config.settings_of(cell.dataset, entry).get("network", DEFAULT_PRESET)),
         "parameters": _parameters(run),
         "iterations": iterations,
         "trained_s": float(loss_columns(run)["seconds"][-1]),

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Shape = tuple[int, int, int]
 Triple = Sequence[int]
 
+DEFAULT_PRESET = "modern"
+"""What is trained where nothing else is said."""
+
 _PRESETS: dict[str, dict[str, Any]] = {
     # The published network: 17.07 million parameters, 228x228x204 -> 140x140x116 in training.
     "paper": {"levels": 4, "feature_maps": 10, "factor": 4, "initializer": "glorot_uniform"},
@@ -263,7 +266,7 @@ class UNet(BaseModel):
         return max(joined, 2 * self._high(depth + 1, joined // 2) + 1) + self.convolutions
 
 
-def unet(preset: str = "small", **changes: Any) -> UNet:
+def unet(preset: str = DEFAULT_PRESET, **changes: Any) -> UNet:
     """A U-Net by the name of its preset, with fields changed: `unet("small", feature_maps=12)`.
 
     Raises:

@@ -12,7 +12,7 @@ from nucseg.errors import InputError
 from nucseg.heads.scenario import Scenario
 from nucseg.network.optimizer import Optimizer
 from nucseg.network.training_copy import Precision
-from nucseg.network.unet import UNet, preset_fields
+from nucseg.network.unet import DEFAULT_PRESET, UNet, preset_fields
 from nucseg.training.problems import explain
 
 Float3 = tuple[float, float, float]
@@ -168,7 +168,7 @@ class TrainConfig(_Section):
     predictions are float32 either way."""
     tensorboard: bool = True
     """Whether to write TensorBoard events."""
-    network: UNet = UNet.preset("small")
+    network: UNet = UNet.preset(DEFAULT_PRESET)
     """A `preset`, fields of the network, or both."""
     data: Data
     patch: Patch = Patch()
