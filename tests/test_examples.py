@@ -80,7 +80,7 @@ def test_vectors_on_your_model(tmp_path: Path) -> None:
 
 def test_every_configuration_is_valid() -> None:
     experiments = sorted((ROOT / "pipelines").rglob("experiment*.toml"))
-    assert [path.parent.name for path in experiments] == ["celegans", "ovule", "pipelines", "pipelines"]
+    assert [path.parent.name for path in experiments] == ["celegans", "pipelines", "pipelines", "ovule"]
     for path in experiments:
         assert ExperimentConfig.from_toml(path).seeds
     configurations = [p for p in sorted((ROOT / "pipelines").glob("*.toml")) if p not in experiments]
