@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from benchmarks.comparison import Row, compare
 from benchmarks.volumes import crowded
@@ -14,6 +15,7 @@ from nucseg.heads.gaussian_centers import gaussian_blobs
 from nucseg.heads.signed_distance import SignedDistance
 from nucseg.instances.centroids import center_vectors, centroids
 from nucseg.instances.detection import local_maxima
+from nucseg.instances.grouping import group_by_vectors
 from nucseg.instances.votes import vote_map
 
 
@@ -44,6 +46,14 @@ def rows() -> Iterator[Row]:
         votes = np.zeros(labels.shape, np.int32)
         np.add.at(votes, tuple(target[:, inside]), 1)
         return votes
+
+    def tree_groups() -> np.ndarray:
+        voxels = np.nonzero(foreground)
+        target = np.stack(voxels) + np.rint(vectors[:, *voxels]).astype(int)
+        distance, nearest = KDTree(peaks.points).query(target.T, distance_upper_bound=4.001)
+        groups = np.zeros(labels.shape, np.uint32)
+        groups[voxels] = np.where(np.isfinite(distance), nearest + 1, 0)
+        return groups
 
     def scipy_interior() -> np.ndarray:
         return foreground & (ndimage.minimum_filter(labels, 3) == ndimage.maximum_filter(labels, 3))
@@ -104,6 +114,15 @@ def rows() -> Iterator[Row]:
     )
     yield compare(
         "cpv votes", lambda: vote_map(vectors, foreground), "np.add.at", numpy_votes, np.array_equal, 3
+    )
+    peaks = local_maxima(vote_map(vectors, foreground), 20, 3)
+    yield compare(
+        "grouping by vectors",
+        lambda: group_by_vectors(vectors, foreground, peaks, 4, np.inf),
+        "scipy KDTree",
+        tree_groups,
+        lambda a, b: float(np.mean(a == b)) > 0.99999,  # of peaks at one distance scipy takes any
+        3,
     )
     yield compare(
         "affinities target",

@@ -52,8 +52,11 @@ def group_by_vectors(
     offsets = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
     squares = (offsets**2).sum(axis=1)
     near = squares <= within**2
-    nearest = _nearest(peaks.points, offsets[near], squares[near].astype(np.int32), np.array(shape))
-    return _join(vectors, np.ascontiguousarray(foreground, np.bool_), nearest, float(reach) ** 2)
+    # numpy, unlike numba, asks the system for large pages
+    nearest, joined = np.zeros(shape, np.uint32), np.zeros(shape, np.uint32)
+    _nearest(peaks.points, offsets[near], squares[near], nearest, np.empty(shape, np.int32))
+    _join(vectors, np.ascontiguousarray(foreground, np.bool_), nearest, float(reach) ** 2, joined)
+    return joined
 
 
 def peak_ids(peaks: Peaks, begin: Triple, volume_shape: Triple) -> np.ndarray:
@@ -72,10 +75,14 @@ def peak_ids(peaks: Peaks, begin: Triple, volume_shape: Triple) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _nearest(points: np.ndarray, offsets: np.ndarray, squares: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    """1 + the number of the nearest point at each voxel, 0 where none is near; of equals, the first."""
-    nearest = np.zeros((shape[0], shape[1], shape[2]), np.uint32)
-    best = np.empty((shape[0], shape[1], shape[2]), np.int32)  # read only where there is a nearest
+def _nearest(
+    points: np.ndarray, offsets: np.ndarray, squares: np.ndarray, nearest: np.ndarray, best: np.ndarray
+) -> None:
+    """1 + the number of the nearest point at each voxel that is near one; of equals, the first.
+
+    `best`, the squared distance, is read only where there is a nearest.
+    """
+    depth, height, width = nearest.shape
     for number in range(len(points)):
         for k in range(squares.size):
             z, y, x = (
@@ -83,18 +90,18 @@ def _nearest(points: np.ndarray, offsets: np.ndarray, squares: np.ndarray, shape
                 points[number, 1] + offsets[k, 1],
                 points[number, 2] + offsets[k, 2],
             )
-            if not (0 <= z < shape[0] and 0 <= y < shape[1] and 0 <= x < shape[2]):
+            if not (0 <= z < depth and 0 <= y < height and 0 <= x < width):
                 continue
             if nearest[z, y, x] == 0 or squares[k] < best[z, y, x]:
                 nearest[z, y, x] = number + 1
                 best[z, y, x] = squares[k]
-    return nearest
 
 
 @njit(cache=True, nogil=True)
-def _join(vectors: np.ndarray, foreground: np.ndarray, nearest: np.ndarray, limit: float) -> np.ndarray:
+def _join(
+    vectors: np.ndarray, foreground: np.ndarray, nearest: np.ndarray, limit: float, joined: np.ndarray
+) -> None:
     depth, height, width = foreground.shape
-    joined = np.zeros((depth, height, width), np.uint32)
     for z in range(depth):
         for y in range(height):
             for x in range(width):
@@ -109,4 +116,3 @@ def _join(vectors: np.ndarray, foreground: np.ndarray, nearest: np.ndarray, limi
                 tz, ty, tx = z + np.rint(vz), y + np.rint(vy), x + np.rint(vx)
                 if 0 <= tz < depth and 0 <= ty < height and 0 <= tx < width:
                     joined[z, y, x] = nearest[np.int64(tz), np.int64(ty), np.int64(tx)]
-    return joined
