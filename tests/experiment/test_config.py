@@ -177,7 +177,7 @@ def test_the_synthetic_experiment_has_images_enough_for_a_small_p():
     for dataset in tomllib.loads(text)["datasets"]:
         gains = np.linspace(0.01, 0.02, len(dataset["synthetic"]["test"]))
         assert paired_test(gains)["exact"]
-        assert paired_test(gains)["p"] < 0.05
+        assert paired_test(gains)["p"] < 0.01
 
 
 @pytest.mark.parametrize("name", ["experiment_synthetic", "experiment_quick"])
