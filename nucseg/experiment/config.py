@@ -1,16 +1,14 @@
 """`ExperimentConfig`: what an experiment TOML may say."""
 
-import tomllib
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from nucseg.errors import InputError
 from nucseg.experiment.dataset import Dataset, Section
 from nucseg.heads.scenario import Scenario
 from nucseg.training.config import TrainConfig, absolute_volume
-from nucseg.training.problems import explain
+from nucseg.training.problems import read_toml, validated
 
 STARDIST = "stardist"
 """Name of StarDist-3D's row."""
@@ -171,17 +169,9 @@ class ExperimentConfig(Section):
             InputError: It cannot be read, a key is misspelt (the nearest right one is named) or a value is
                 wrong.
         """
-        try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InputError(
-                str(path), expected="a TOML file", received=str(error), remedy="correct the path or the file"
-            ) from error
+        values = read_toml(path)
         _resolve(values.get("datasets"), Path(path).absolute().parent)
-        try:
-            config = cls.model_validate(values)
-        except ValidationError as error:
-            raise explain(cls, error, str(path)) from error
+        config = validated(cls, values, path)
         config.check(str(path))
         return config
 
@@ -243,10 +233,8 @@ class ExperimentConfig(Section):
         )
         if iterations is not None:
             settings["iterations"] = iterations
-        try:
-            return TrainConfig.model_validate(settings | {"threads": self.threads})
-        except ValidationError as error:
-            raise explain(TrainConfig, error, f"{source}, training of {entry.name}") from error
+        settings["threads"] = self.threads
+        return validated(TrainConfig, settings, f"{source}, training of {entry.name}")
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -1,19 +1,17 @@
 """`TrainConfig`: what a training TOML may say."""
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from nucseg.annotation import is_name
-from nucseg.errors import InputError
 from nucseg.heads.scenario import Scenario
 from nucseg.network.optimizer import Optimizer
 from nucseg.network.training_copy import Precision
 from nucseg.network.unet import DEFAULT_PRESET, UNet, preset_fields
-from nucseg.training.problems import explain
+from nucseg.training.problems import read_toml, validated
 
 Float3 = tuple[float, float, float]
 Interval = tuple[float, float]
@@ -183,17 +181,9 @@ class TrainConfig(_Section):
             InputError: It cannot be read, a key is misspelt (the nearest right one is named) or a value is
                 wrong.
         """
-        try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InputError(
-                str(path), expected="a TOML file", received=str(error), remedy="correct the path or the file"
-            ) from error
+        values = read_toml(path)
         _resolve(values.get("data"), Path(path).absolute().parent)
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise explain(cls, error, str(path)) from error
+        return validated(cls, values, path)
 
     @model_validator(mode="before")
     @classmethod

@@ -1,11 +1,44 @@
-"""Validation errors of a configuration, in one line with a remedy."""
+"""Reading a configuration; its errors in one line with a remedy."""
 
 import difflib
+import tomllib
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from nucseg.errors import InputError
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The values of a TOML file.
+
+    Raises:
+        InputError: It cannot be read, or is none.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(
+            str(path), expected="a TOML file", received=str(error), remedy="correct the path or the file"
+        ) from error
+
+
+def validated[Model: BaseModel](model: type[Model], values: dict[str, Any], source: str | Path) -> Model:
+    """A configuration of these values.
+
+    Args:
+        model: Its class.
+        values: As a TOML has them.
+        source: Where they came from, for errors.
+
+    Raises:
+        InputError: A key is misspelt (the nearest right one is named) or a value is wrong.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise explain(model, error, str(source)) from error
 
 
 def explain(model: type[BaseModel], error: ValidationError, source: str) -> InputError:
