@@ -13,6 +13,7 @@ from nucseg.heads.scenario import Scenario
 from nucseg.network.checkpoint import list_checkpoints
 from nucseg.network.record import RunRecord
 from nucseg.network.unet import unet
+from nucseg.storage.normalization import Values
 from nucseg.training import TrainConfig, train
 from nucseg.training.data import measure, prepare
 from nucseg.volume import create_image, create_labels, open_labels
@@ -94,6 +95,17 @@ def volume(tmp_path_factory):
 
 
 # --- the configuration -------------------------------------------------------------------------------------
+
+
+def test_fixed_intensities_in_a_toml(tmp_path):
+    path = tmp_path / "train.toml"
+    path.write_text(TOML.replace("normalize = false", "normalize = {values = [0, 120]}"))
+    read = TrainConfig.from_toml(path)
+    assert read.data.normalize == Values(values=(0.0, 120.0))
+    assert TrainConfig.model_validate(read.model_dump(mode="json")) == read
+    path.write_text(TOML.replace("normalize = false", "normalize = {values = [120, 0]}"))
+    with pytest.raises(InputError, match="first value must be below the second, not 120 and 0"):
+        TrainConfig.from_toml(path)
 
 
 def test_a_toml_says_it_all(tmp_path):

@@ -11,6 +11,7 @@ from nucseg.blockwise.decoding import Origin, write_origin
 from nucseg.blockwise.grid import Block, Grid, Shape, chunk_shape
 from nucseg.blockwise.records import Records, identity
 from nucseg.blockwise.task import Task
+from nucseg.storage.normalization import zero_and_one
 from nucseg.volume import Volume, create_image, open_volume
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ class Predict(Task):
     channel: int | None = None
     """The channel of the volume to use; None: all that the model takes."""
     intensity: tuple[float, float] | None = None
-    """Intensities that become 0 and 1, the same in all blocks; None: the volume's percentiles, or as they are
-    where the model was trained on raw values."""
+    """Intensities that become 0 and 1, the same in all blocks; None: as the model was trained, by the volume's
+    percentiles, by fixed values, or as they are."""
     measured: bool = False
-    """Whether `intensity` is the volume's percentiles; set when they are measured."""
+    """Whether `intensity` follows from the model and the volume; set when it is found."""
 
     _model: "TrainedModel" = PrivateAttr()
     _volume: Volume = PrivateAttr()
@@ -58,7 +59,7 @@ class Predict(Task):
         model.check_volume(volume)
         intensity, measured = self.intensity, self.measured
         if intensity is None and model.normalize is not None:
-            intensity, measured = self._known_intensity() or volume.intensity_range(*model.normalize), True
+            intensity, measured = self._known_intensity() or zero_and_one(volume, model.normalize), True
         return self.model_copy(
             update={
                 "volume": _absolute(self.volume),

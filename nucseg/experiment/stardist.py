@@ -24,6 +24,7 @@ from nucseg.experiment.choice import GOALS, read_truth
 from nucseg.experiment.config import StarDistSettings, Triple
 from nucseg.experiment.dataset import image_names, volumes_of
 from nucseg.network.backend import use_threads
+from nucseg.storage.normalization import zero_and_one
 from nucseg.training import TrainConfig
 from nucseg.training.config import Augment, Data, LabelledVolume
 from nucseg.volume import open_volume
@@ -250,9 +251,10 @@ def _raw(volume: LabelledVolume, data: Data) -> np.ndarray:
         )
     raw = opened.read().astype(np.float32)
     raw = raw[0] if raw.ndim == 4 else raw
-    if data.normalize is None:
+    limits = zero_and_one(opened, data.normalize)
+    if limits is None:
         return raw
-    low, high = opened.intensity_range(*data.normalize)
+    low, high = limits
     return (raw - np.float32(low)) / np.float32(high - low)
 
 

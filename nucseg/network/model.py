@@ -15,6 +15,7 @@ from nucseg.network.backend import jit_compile, share_gpu, use_threads
 from nucseg.network.checkpoint import Checkpoint, find_checkpoint, load_weights
 from nucseg.network.record import RunRecord
 from nucseg.network.unet import Shape, UNet
+from nucseg.storage.normalization import Normalization
 
 if TYPE_CHECKING:
     import keras
@@ -99,7 +100,7 @@ class TrainedModel:
         return self.record.scale_um
 
     @property
-    def normalize(self) -> tuple[float, float] | None:
+    def normalize(self) -> Normalization:
         """Percentiles of a volume's intensities that are mapped to 0 and 1; None: raw values as they are."""
         return self.record.normalize
 
@@ -120,7 +121,7 @@ class TrainedModel:
             "weights": self.checkpoint.state["weights_sha256"],
             "scenario": self.scenario.model_dump(mode="json"),
             "network": self.network.model_dump(mode="json"),
-            "normalize": self.normalize,
+            "normalize": self.record.model_dump(mode="json", include={"normalize"})["normalize"],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from nucseg.errors import InputError
 from nucseg.heads.scenario import Scenario
 from nucseg.network.unet import UNet
+from nucseg.storage.normalization import Normalization
 
 NAME = "run.json"
 
@@ -23,8 +24,9 @@ class RunRecord(BaseModel):
     network: UNet
     scale_um: tuple[float, float, float] | None = None
     """Voxel size `z, y, x` of the training volumes; None when unknown."""
-    normalize: tuple[float, float] | None = (1.0, 99.8)
-    """Percentiles of a volume's intensities that are mapped to 0 and 1; None: the raw values were taken."""
+    normalize: Normalization = (1.0, 99.8)
+    """Percentiles of a volume's intensities that are mapped to 0 and 1, or fixed values; None: the raw values were
+    taken."""
     nucleus_um: float | None = None
     """Largest diameter of a nucleus in the training data; None when unknown."""
     seed: int = 0

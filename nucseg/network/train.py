@@ -27,6 +27,7 @@ from nucseg.network.record import RunRecord
 from nucseg.network.snapshot import write_snapshot
 from nucseg.network.training_copy import Precision, training_copy
 from nucseg.network.unet import UNet
+from nucseg.storage.normalization import Normalization
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class KerasTrain(GenericTrain):
         tensorboard: Whether to write TensorBoard events.
         threads: For the Keras backend; None leaves its own choice.
         scale_um: Voxel size of the training volumes, for the record.
-        normalize: Percentiles by which raw was normalised, for the record; prediction does the same.
+        normalize: How raw was normalised, for the record; prediction does the same.
         nucleus_um: Largest diameter of a nucleus, for the record.
         config: A training configuration, for the record.
 
@@ -98,7 +99,7 @@ class KerasTrain(GenericTrain):
         tensorboard: bool = True,
         threads: int | None = None,
         scale_um: tuple[float, float, float] | None = None,
-        normalize: tuple[float, float] | None = (1.0, 99.8),
+        normalize: Normalization = (1.0, 99.8),
         nucleus_um: float | None = None,
         config: dict[str, Any] | None = None,
     ) -> None:

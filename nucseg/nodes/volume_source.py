@@ -10,6 +10,7 @@ import numpy as np
 from nucseg.annotation import Voxels
 from nucseg.errors import InputError
 from nucseg.point_labels import PointLabels
+from nucseg.storage.normalization import Normalization, zero_and_one
 from nucseg.volume import Volume, open_labels, open_volume
 
 IN_MEMORY_BYTES = 512 * 2**20
@@ -35,8 +36,8 @@ class VolumeSource(gp.BatchProvider):
             one of an OME-Zarr's label images; the path of another label file of the same shape (a label
             TIFF that lies beside a raw TIFF); or voxels made where they are read: `PointLabels`,
             `AnnotatedLabels`, `AnnotationMask`.
-        normalize: Percentiles of the whole volume that become 0 and 1 in the image, which is then float32;
-            values outside are not clipped. `None` gives the stored values as float32.
+        normalize: Percentiles of the whole volume that become 0 and 1 in the image, or `Values` that do; it is then
+            float32, and values outside are not clipped. `None` gives the stored values as float32.
         in_memory: Whether to read everything once in `setup` (forked workers share it). `None` decides by
             size: below 512 MiB.
 
@@ -49,7 +50,7 @@ class VolumeSource(gp.BatchProvider):
         volume: str | Path | Volume,
         datasets: Mapping[gp.ArrayKey, str | Voxels],
         *,
-        normalize: tuple[float, float] | None = (1.0, 99.8),
+        normalize: Normalization = (1.0, 99.8),
         in_memory: bool | None = None,
     ) -> None:
         if not datasets:
@@ -80,8 +81,8 @@ class VolumeSource(gp.BatchProvider):
                     received=f"{volume.shape}",
                     remedy="give labels that were made for this image",
                 )
-        if self.normalize is not None and "image" in self.datasets.values():
-            self._range = self.volume.intensity_range(*self.normalize)
+        if "image" in self.datasets.values():
+            self._range = zero_and_one(self.volume, self.normalize) or (0.0, 1.0)
         roi = gp.Roi((0, 0, 0), self.volume.shape)
         for key in self._volumes:
             raw = self._is_image(key)

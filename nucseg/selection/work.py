@@ -17,6 +17,7 @@ from nucseg.evaluate.ways import Way
 from nucseg.network.model import TrainedModel
 from nucseg.selection.kept import KeptScores
 from nucseg.selection.volumes import ValidationVolume
+from nucseg.storage.normalization import zero_and_one
 from nucseg.volume import open_volume
 
 FOLDER = "selection"
@@ -145,10 +146,7 @@ class _Loaded:
 
     @cached_property
     def intensity(self) -> tuple[float, float] | None:
-        if self.model.normalize is None:
-            return None
-        image = open_volume(self.volume.raw, channel=self.volume.channel)
-        return image.intensity_range(*self.model.normalize)
+        return zero_and_one(open_volume(self.volume.raw, channel=self.volume.channel), self.model.normalize)
 
 
 def _passing(place: Path) -> Path:

@@ -11,6 +11,7 @@ from nucseg.heads.scenario import Scenario
 from nucseg.network.optimizer import Optimizer
 from nucseg.network.training_copy import Precision
 from nucseg.network.unet import DEFAULT_PRESET, UNet, preset_fields
+from nucseg.storage.normalization import Normalization
 from nucseg.training.problems import read_toml, validated
 
 Float3 = tuple[float, float, float]
@@ -60,9 +61,9 @@ class Data(_Section):
     """The one channel of the images to take; None takes all."""
     scale_um: Float3 | None = None
     """Voxel size z, y, x where the files do not say it, or say it wrongly."""
-    normalize: Interval | None = (1.0, 99.8)
-    """Percentiles of a volume's intensities that become 0 and 1; `false`: the raw values are taken as they
-    are."""
+    normalize: Normalization = (1.0, 99.8)
+    """Percentiles of a volume's intensities that become 0 and 1; `{values = [0, 120]}`: these intensities do, in
+    every volume, also in those that are predicted; `false`: the raw values are taken as they are."""
     nucleus_um: float | None = Field(None, gt=0)
     """Largest diameter of a nucleus; None: measured in the labels. Must be given where no volume has labels."""
     mark_um: float | None = Field(None, gt=0)

@@ -1,5 +1,8 @@
 """Blockwise prediction equals that of the whole volume; every block agrees on the intensities."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from blockwise_cases import random_raw, save_raw
@@ -8,6 +11,7 @@ from nucseg.blockwise.launch import Local
 from nucseg.blockwise.predict import Predict, aligned
 from nucseg.errors import InputError
 from nucseg.network.model import TrainedModel
+from nucseg.storage.normalization import Values
 from nucseg.volume import open_volume
 
 HERE = Local(workers=0)
@@ -42,6 +46,28 @@ def test_blocks_equal_the_whole(tmp_path, untrained, raw, whole, block):
     assert all(n % 2 == 0 for n in prediction.write_unit), "rounded up to multiples of the pooling"
     np.testing.assert_allclose(prediction.read(), whole, atol=1e-5)
     assert result["nonfinite"] == 0
+
+
+def test_a_model_of_fixed_intensities_takes_them_in_every_volume(tmp_path, untrained, raw):
+    run = tmp_path / "run"
+    shutil.copytree(untrained, run)
+    record = json.loads((run / "run.json").read_text())
+    record["normalize"] = {"values": [0.25, 2.0]}
+    (run / "run.json").write_text(json.dumps(record))
+    model = TrainedModel.load(run)
+    assert model.normalize == Values(values=(0.25, 2.0))
+    assert model.hash != TrainedModel.load(untrained).hash
+    context = [
+        (c, n - c - s) for c, n, s in zip(model.context, model.network.input_shape(SHAPE), SHAPE, strict=True)
+    ]
+    for factor in (1.0, 3.0):
+        data = np.asarray(raw[0] * factor, np.float32)
+        path = save_raw(tmp_path / f"{factor:g}.zarr", data)
+        out = tmp_path / f"out{factor:g}"
+        Predict(volume=path, out=str(out), model=str(run), block=(8, 12, 16)).blockwise(HERE)
+        whole = model.predict(np.pad((data - 0.25) / 1.75, context))
+        inner = whole[(slice(None), *(slice(0, n) for n in SHAPE))]
+        np.testing.assert_allclose(open_volume(out / "prediction").read(), inner, atol=1e-5)
 
 
 def test_blocks_are_rounded_to_the_pooling_and_clipped():
@@ -105,8 +131,6 @@ def test_intensities_are_measured_once_and_a_given_range_is_another_run(
 
 
 def test_what_workers_would_stumble_over_is_told_before_they_start(tmp_path, untrained, raw, monkeypatch):
-    import shutil
-
     run, out = tmp_path / "run", tmp_path / "o"
     shutil.copytree(untrained, run)
     task = Predict(volume=raw[1], out=str(out), model=str(run), block=(16, 16, 20))

@@ -6,6 +6,7 @@ from node_cases import LABELS, RAW, ask, request
 
 from nucseg.errors import InputError
 from nucseg.nodes.volume_source import VolumeSource
+from nucseg.storage.normalization import Values
 from nucseg.volume import create_image, create_labels, open_volume
 
 SHAPE = (9, 11, 13)
@@ -51,6 +52,15 @@ def test_channels_and_no_normalisation(tmp_path):
     with gp.build(VolumeSource(path, {RAW: "image"}, normalize=None) + gp.Pad(RAW, None)) as pipeline:
         data = ask(pipeline, {RAW: ((1, 1, 1), (4, 5, 6))})[RAW]
     np.testing.assert_array_equal(data, raw[:, 1:5, 1:6, 1:7].astype(np.float32))
+
+
+def test_fixed_intensities_are_the_same_in_every_volume(tmp_path):
+    raw = random_raw()
+    path = zarr_volume(tmp_path, raw, np.ones(SHAPE, np.uint64))
+    source = VolumeSource(path, {RAW: "image"}, normalize=Values(values=(10.0, 60.0)))
+    with gp.build(source + gp.Pad(RAW, None)) as pipeline:
+        data = ask(pipeline, {RAW: ((1, 1, 1), (4, 5, 6))})[RAW]
+    np.testing.assert_allclose(data, (raw[1:5, 1:6, 1:7].astype(np.float64) - 10) / 50, atol=1e-5)
 
 
 def test_label_tiff_beside_raw_tiff(tmp_path):
