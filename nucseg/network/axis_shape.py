@@ -8,7 +8,7 @@ class AxisShape(NamedTuple):
     """A U-Net along one axis; levels are counted from 0, the finest.
 
     Attributes:
-        stride: Voxels that the network packs into one before its first level, and unpacks at its end.
+        stride: Voxels of which the network takes the mean before its first level, and makes its output at the end.
         pool: Factor of the pooling below each level but the last.
         convolutions: Convolutions of width 3 on each level, on the way down and on the way up.
         valid: Whether convolutions take away a voxel at both ends; else they pad zeros.

@@ -54,9 +54,9 @@ class UNet(BaseModel):
     """Factors z, y, x of the pooling below each level but the last; None: 2 along all axes. Where voxels are longer
     along z, `[[1, 2, 2], [2, 2, 2]]` lets the deeper levels see cubes."""
     stride: _Factors = (1, 1, 1)
-    """Voxels z, y, x that the first layer packs into one feature vector and the last one unpacks (a convolution and a
-    transposed convolution of that kernel and stride). All between works at the coarser resolution: `[1, 2, 2]` is four
-    times as fast and sees twice as far. For nuclei that are more than about 15 voxels wide."""
+    """Voxels z, y, x that are averaged before the first level, and for each of which the last layer, a transposed
+    convolution, has weights of its own. All between works at the coarser resolution: `[1, 2, 2]` is four times as fast,
+    sees twice as far, and starts from half the noise. For nuclei that are more than about 15 voxels wide."""
     convolutions: int = Field(2, ge=1)
     """3x3x3 convolutions per level, on the way down and on the way up."""
     padding: Literal["valid", "same"] = "valid"

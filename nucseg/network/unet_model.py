@@ -93,18 +93,13 @@ def build(network: "UNet", channels: int, seed: int | None = None) -> "keras.Mod
 
     raw = keras.Input((None, None, None, network.input_channels), name="raw")
     if network.stride == (1, 1, 1):
-        packed, unpack = raw, keras.layers.Conv3D
+        averaged, final = raw, keras.layers.Conv3D
     else:
-        packed = keras.layers.Conv3D(
-            network.feature_maps,
-            network.stride,
-            strides=network.stride,
-            data_format="channels_last",
-            kernel_initializer=initializer(),
-            name="pack",
-        )(raw)
-        unpack = keras.layers.Conv3DTranspose
-    output = unpack(
+        averaged = keras.layers.AveragePooling3D(network.stride, data_format="channels_last", name="average")(
+            raw
+        )
+        final = keras.layers.Conv3DTranspose
+    output = final(
         channels,
         network.stride,
         strides=network.stride,
@@ -112,5 +107,5 @@ def build(network: "UNet", channels: int, seed: int | None = None) -> "keras.Mod
         dtype="float32",
         kernel_initializer=initializer(),
         name="heads",
-    )(level(packed, 0))
+    )(level(averaged, 0))
     return keras.Model(raw, output, name="unet")

@@ -117,14 +117,12 @@ def test_output_depends_on_nothing_beyond_the_context_of_same_padding(factors):
     np.testing.assert_allclose(outer[:, *crop], inner, atol=1e-5)
 
 
-def test_packing_by_hand():
-    """`pack` is a dot product over each group of voxels, `heads` gives each voxel of a group weights of its own."""
+def test_a_stride_by_hand():
+    """Each group of voxels enters as its mean; `heads` gives each voxel of a group weights of its own."""
     network = UNet(levels=1, feature_maps=2, convolutions=1, stride=(1, 2, 2))
     model = network.build(3, seed=0)
     raw = np.random.default_rng(0).normal(size=(1, 4, 8, 10, 1)).astype(np.float32)
-    groups = raw[0, ..., 0].reshape(4, 4, 2, 5, 2)
-    kernel, bias = model.get_layer("pack").get_weights()
-    packed = np.einsum("zyaxb,abm->zyxm", groups, kernel[0, :, :, 0]) + bias
+    packed = raw[0].reshape(4, 4, 2, 5, 2, 1).mean((2, 4))
     kernel, bias = model.get_layer("down0_conv0").get_weights()
     windows = np.lib.stride_tricks.sliding_window_view(packed, (3, 3, 3), (0, 1, 2))
     inner = np.maximum(np.einsum("zyxmabc,abcmn->zyxn", windows, kernel) + bias, 0)
