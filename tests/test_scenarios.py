@@ -93,7 +93,8 @@ def test_it_predicts_blockwise_as_the_whole(predicted):
     raw = open_volume(predicted.volume).read()
     low, high = np.percentile(raw, model.normalize)
     padded = np.zeros(model.network.input_shape(SHAPE), np.float32)
-    padded[tuple(slice(model.context, model.context + n) for n in SHAPE)] = (raw - low) / (high - low)
+    inner = tuple(slice(c, c + n) for c, n in zip(model.context, SHAPE, strict=True))
+    padded[inner] = (raw - low) / (high - low)
     whole = model.predict(padded)[(slice(None), *(slice(0, n) for n in SHAPE))]
     np.testing.assert_allclose(prediction, whole, atol=1e-4)
 

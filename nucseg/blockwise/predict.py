@@ -114,8 +114,7 @@ class Predict(Task):
 
     def process(self, block: Block) -> dict[str, Any]:
         """Predict one block and write it. Returns `nonfinite`, its raw voxels that are no number (taken as 0)."""
-        context = self._model.context
-        begin = tuple(b - context for b in block.begin)
+        begin = tuple(b - context for b, context in zip(block.begin, self._model.context, strict=True))
         shape = self._model.network.input_shape(self._block())
         raw, nonfinite = self._normalised((begin[0], begin[1], begin[2]), shape, block)
         predicted = self._model.predict(raw)
@@ -191,9 +190,9 @@ BUFFERS = 5
 """Buffers of the finest level, each of as many channels as its first convolution, alive at one time."""
 
 
-def aligned(block: Shape, volume: Shape, pooling: int) -> Shape:
+def aligned(block: Shape, volume: Shape, pooling: Shape) -> Shape:
     """A block no larger than the volume, rounded up to multiples of the pooling."""
-    z, y, x = (-(-min(b, n) // pooling) * pooling for b, n in zip(block, volume, strict=True))
+    z, y, x = (-(-min(b, n) // p) * p for b, n, p in zip(block, volume, pooling, strict=True))
     return z, y, x
 
 

@@ -105,13 +105,13 @@ class TrainedModel:
         return self.record.normalize
 
     @property
-    def context(self) -> int:
-        """Voxels a side that an input must have beyond the prediction."""
+    def context(self) -> tuple[int, int, int]:
+        """Voxels a side, z, y, x, that an input must have beyond the prediction."""
         return self.network.context
 
     @property
-    def pooling(self) -> int:
-        """Blocks start at multiples of it, or their predictions differ from those of the whole volume."""
+    def pooling(self) -> tuple[int, int, int]:
+        """Blocks start at multiples of it, z, y, x, or their predictions differ from those of the whole volume."""
         return self.network.pooling
 
     @property

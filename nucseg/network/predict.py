@@ -86,7 +86,7 @@ class KerasPredict(GenericPredict):
         needed, wanted = self._needed(request), request[self.prediction].roi
         raw = _over(batch[self.raw], needed)
         predicted = self.model.predict(raw)
-        begin = needed.begin + gp.Coordinate((self.model.context,) * 3)
+        begin = needed.begin + gp.Coordinate(self.model.context)
         crop = (wanted - begin).to_slices()
         spec = self.spec[self.prediction].copy()
         spec.roi = wanted.copy()
@@ -96,14 +96,13 @@ class KerasPredict(GenericPredict):
     def _needed(self, request: gp.BatchRequest) -> gp.Roi:
         """The input for a request: from an aligned begin, of the smallest shape that the network can take."""
         wanted = request[self.prediction].roi
-        pooling = self.model.pooling
         offset = gp.Coordinate(
-            (w - (0 if b is None else b)) % pooling
-            for w, b in zip(wanted.begin, self._extent.begin, strict=True)
+            (w - (0 if b is None else b)) % step
+            for w, b, step in zip(wanted.begin, self._extent.begin, self.model.pooling, strict=True)
         )
         begin = wanted.begin - offset
         shape = self.model.network.input_shape(tuple(wanted.end - begin))
-        return gp.Roi(begin - gp.Coordinate((self.model.context,) * 3), shape)
+        return gp.Roi(begin - gp.Coordinate(self.model.context), shape)
 
 
 def _over(array: gp.Array, roi: gp.Roi) -> np.ndarray:

@@ -145,7 +145,8 @@ class KerasTrain(GenericTrain):
         """
         shape = self.network.training_input_shape(output_shape)
         around = gp.Roi((0, 0, 0), shape)
-        centre = around.grow(*(gp.Coordinate((-self.network.border,) * 3) for _ in range(2)))
+        border = gp.Coordinate(self.network.border)
+        centre = around.grow(border * -1, border * -1)
         request = gp.BatchRequest()
         request[self.raw] = gp.ArraySpec(roi=around)
         for key in (*self.targets.values(), *self.weights.values()):

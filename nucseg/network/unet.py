@@ -1,4 +1,4 @@
-"""The 3-D U-Net: its configuration, the arithmetic of its shapes, and its Keras model.
+"""The 3-D U-Net: its configuration and its shapes.
 
 Source: the 3-D U-Net of Çiçek et al. (MICCAI 2016) as Hirsch and Kainmueller use it (MIDL 2020, section 2):
 valid padding, max-pooling by 2, nearest-neighbour up-sampling after a bias-free 1x1x1 channel mix,
@@ -6,17 +6,20 @@ centre-cropped skips.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from nucseg.errors import InputError
+from nucseg.network.axis_shape import AxisShape
 
 if TYPE_CHECKING:
     import keras
 
 Shape = tuple[int, int, int]
 Triple = Sequence[int]
+_Factor = Annotated[int, Field(ge=1)]
+_Factors = Annotated[tuple[_Factor, _Factor, _Factor], BeforeValidator(lambda v: _tuple(v))]
 
 DEFAULT_PRESET = "modern"
 """What is trained where nothing else is said."""
@@ -34,7 +37,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 
 
 class UNet(BaseModel):
-    """Configuration of a 3-D U-Net with 3x3x3 convolutions, ReLU, pooling by 2 and linear outputs.
+    """Configuration of a 3-D U-Net with 3x3x3 convolutions, ReLU, max-pooling and linear outputs.
 
     All shapes are spatial `z, y, x` in voxels.
     """
@@ -47,6 +50,13 @@ class UNet(BaseModel):
     """Feature maps of the first convolution."""
     factor: int = Field(2, ge=1)
     """Feature maps are multiplied by this at each pooling."""
+    pool: Annotated[tuple[_Factors, ...] | None, BeforeValidator(lambda v: _tuple(v))] = None
+    """Factors z, y, x of the pooling below each level but the last; None: 2 along all axes. Where voxels are longer
+    along z, `[[1, 2, 2], [2, 2, 2]]` lets the deeper levels see cubes."""
+    stride: _Factors = (1, 1, 1)
+    """Voxels z, y, x that are averaged before the first level, and for each of which the last layer, a transposed
+    convolution, has weights of its own. All between works at the coarser resolution: `[1, 2, 2]` is four times as fast,
+    sees twice as far, and starts from half the noise. For nuclei that are more than about 15 voxels wide."""
     convolutions: int = Field(2, ge=1)
     """3x3x3 convolutions per level, on the way down and on the way up."""
     padding: Literal["valid", "same"] = "valid"
@@ -80,26 +90,28 @@ class UNet(BaseModel):
         """
         return cls(**{**preset_fields(name), **changes})
 
+    @model_validator(mode="after")
+    def _pools_between_levels(self) -> Self:
+        if self.pool is not None and len(self.pool) != self.levels - 1:
+            raise ValueError(f"pool must have {self.levels - 1} entries, one below each level but the last")
+        return self
+
     @property
-    def pooling(self) -> int:
+    def pooling(self) -> Shape:
         """Total down-sampling; blocks must start at multiples of it for their predictions to agree."""
-        return 2 ** (self.levels - 1)
+        z, y, x = (axis.step for axis in self.axes())
+        return z, y, x
 
     @property
-    def context(self) -> int:
+    def context(self) -> Shape:
         """Voxels a side that a prediction needs beyond its output."""
-        if self.padding == "valid":
-            return self._lost(0)
-        reach = max(
-            max(x - self._low(0, x) for x in range(self.pooling)),
-            max(self._high(0, x) - x for x in range(self.pooling)),
-        )
-        return -(-reach // self.pooling) * self.pooling
+        z, y, x = (axis.context for axis in self.axes())
+        return z, y, x
 
     @property
-    def border(self) -> int:
+    def border(self) -> Shape:
         """Voxels a side by which the output of a training patch is smaller than its input: 0 for `same`."""
-        return self.context if self.padding == "valid" else 0
+        return self.context if self.padding == "valid" else (0, 0, 0)
 
     def output_shape(self, input_shape: Triple) -> Shape:
         """Shape predicted from an input of this shape, that is without the context.
@@ -107,7 +119,7 @@ class UNet(BaseModel):
         Raises:
             InputError: The network cannot take this shape; the error names the next one that it can.
         """
-        shape = tuple(n - 2 * self.context for n in input_shape)
+        shape = tuple(n - 2 * context for n, context in zip(input_shape, self.context, strict=True))
         if min(shape) < 1 or self.input_shape(shape) != tuple(input_shape):
             fits = self.input_shape(tuple(max(n, 1) for n in shape))
             raise InputError(
@@ -120,7 +132,7 @@ class UNet(BaseModel):
 
     def input_shape(self, output_shape: Triple) -> Shape:
         """Smallest input that the network can take and whose prediction is at least `output_shape`."""
-        z, y, x = (self._smallest(n + 2 * self.context) for n in output_shape)
+        z, y, x = self._smallest(output_shape, self.context)
         return z, y, x
 
     def training_input_shape(self, output_shape: Triple) -> Shape:
@@ -129,8 +141,10 @@ class UNet(BaseModel):
         Raises:
             InputError: No input gives exactly this output; the error names the next output that has one.
         """
-        z, y, x = (self._smallest(n + 2 * self.border) for n in output_shape)
-        if (got := tuple(n - 2 * self.border for n in (z, y, x))) != tuple(output_shape):
+        z, y, x = self._smallest(output_shape, self.border)
+        if (got := tuple(n - 2 * b for n, b in zip((z, y, x), self.border, strict=True))) != tuple(
+            output_shape
+        ):
             raise InputError(
                 "output patch",
                 expected=f"a shape the network can give, such as {got}",
@@ -146,124 +160,30 @@ class UNet(BaseModel):
             channels: Output channels: of all heads together.
             seed: Of the initial weights; None draws from Keras' global generator.
         """
-        import keras
+        from nucseg.network.unet_model import build
 
-        count = 0
+        return build(self, channels, seed)
 
-        def initializer() -> Any:
-            nonlocal count
-            count += 1
-            layer_seed = None if seed is None else seed * 1000 + count
-            kind = {"glorot_uniform": "GlorotUniform", "he_normal": "HeNormal"}[self.initializer]
-            return getattr(keras.initializers, kind)(seed=layer_seed)
+    def axes(self) -> list[AxisShape]:
+        """The arithmetic of shapes along z, y and x."""
+        valid = self.padding == "valid"
+        pool = self.factors()
+        return [
+            AxisShape(self.stride[axis], tuple(factors[axis] for factors in pool), self.convolutions, valid)
+            for axis in range(3)
+        ]
 
-        normalized = self.normalization == "batch"
-        plain = not (normalized or self.residual)
+    def factors(self) -> tuple[Shape, ...]:
+        """Pooling factors z, y, x below each level but the last."""
+        return ((2, 2, 2),) * (self.levels - 1) if self.pool is None else self.pool
 
-        def convolve(x: Any, maps: int, name: str) -> Any:
-            entered = x
-            for i in range(self.convolutions):
-                joins = self.residual and i == self.convolutions - 1
-                x = keras.layers.Conv3D(
-                    maps,
-                    3,
-                    padding=self.padding,
-                    activation="relu" if plain else None,
-                    use_bias=not normalized,
-                    data_format="channels_last",
-                    kernel_initializer="zeros" if joins and not normalized else initializer(),
-                    name=f"{name}_conv{i}",
-                )(x)
-                if normalized:
-                    x = keras.layers.BatchNormalization(
-                        momentum=0.95,
-                        gamma_initializer="zeros" if joins else "ones",
-                        name=f"{name}_norm{i}",
-                    )(x)
-                if joins:
-                    x = keras.layers.Add(name=f"{name}_add")([x, shortcut(entered, maps, name)])
-                if not plain:
-                    x = keras.layers.ReLU(name=f"{name}_relu{i}")(x)
-            return x
-
-        def shortcut(x: Any, maps: int, name: str) -> Any:
-            if self.padding == "valid":
-                x = keras.layers.Cropping3D(
-                    self.convolutions, data_format="channels_last", name=f"{name}_crop"
-                )(x)
-            if x.shape[-1] == maps:
-                return x
-            return keras.layers.Conv3D(
-                maps,
-                1,
-                use_bias=False,
-                data_format="channels_last",
-                kernel_initializer=initializer(),
-                name=f"{name}_shortcut",
-            )(x)
-
-        def level(x: Any, depth: int) -> Any:
-            maps = self.feature_maps * self.factor**depth
-            x = convolve(x, maps, f"down{depth}")
-            if depth == self.levels - 1:
-                return x
-            below = keras.layers.MaxPooling3D(2, data_format="channels_last", name=f"pool{depth}")(x)
-            below = level(below, depth + 1)
-            below = keras.layers.Conv3D(
-                maps,
-                1,
-                use_bias=False,
-                data_format="channels_last",
-                kernel_initializer=initializer(),
-                name=f"mix{depth}",
-            )(below)
-            below = keras.layers.UpSampling3D(2, data_format="channels_last", name=f"up{depth}_sample")(below)
-            if self.padding == "valid":
-                crop = 2 * self._lost(depth + 1)
-                x = keras.layers.Cropping3D(crop, data_format="channels_last", name=f"skip{depth}")(x)
-            x = keras.layers.Concatenate(name=f"join{depth}")([x, below])
-            return convolve(x, maps, f"up{depth}")
-
-        raw = keras.Input((None, None, None, self.input_channels), name="raw")
-        output = keras.layers.Conv3D(
-            channels,
-            1,
-            data_format="channels_last",
-            dtype="float32",
-            kernel_initializer=initializer(),
-            name="heads",
-        )(level(raw, 0))
-        return keras.Model(raw, output, name="unet")
-
-    def _lost(self, depth: int) -> int:
-        """Voxels of this level a side, lost by valid convolutions from this level down and back."""
-        if depth == self.levels - 1:
-            return self.convolutions
-        return 2 * self.convolutions + 2 * self._lost(depth + 1)
-
-    def _smallest(self, size: int) -> int:
-        """Smallest size along one axis >= `size` that the network can take."""
-        lost = 2 * self.convolutions if self.padding == "valid" else 0
-        shift = lost * (self.pooling - 1)  # a valid input is pooling * bottom + shift
-        # The bottom must leave one voxel in each level above it after that level's convolutions.
-        bottom = max(-(-(size - shift) // self.pooling), lost + 1)
-        while self.padding == "valid" and self.pooling * bottom + shift <= 2 * self._lost(0):
-            bottom += 1
-        return self.pooling * bottom + shift
-
-    def _low(self, depth: int, x: int) -> int:
-        """Lowest voxel of the level's input that output voxel `x` depends on (`same` padding)."""
-        if depth == self.levels - 1:
-            return x - self.convolutions
-        joined = x - self.convolutions
-        return min(joined, 2 * self._low(depth + 1, joined // 2)) - self.convolutions
-
-    def _high(self, depth: int, x: int) -> int:
-        """Highest such voxel."""
-        if depth == self.levels - 1:
-            return x + self.convolutions
-        joined = x + self.convolutions
-        return max(joined, 2 * self._high(depth + 1, joined // 2) + 1) + self.convolutions
+    def _smallest(self, output_shape: Triple, around: Shape) -> Shape:
+        """Smallest input that the network can take and that holds `output_shape` with so much around it."""
+        z, y, x = (
+            axis.smallest(n + 2 * more)
+            for axis, n, more in zip(self.axes(), output_shape, around, strict=True)
+        )
+        return z, y, x
 
 
 def unet(preset: str = DEFAULT_PRESET, **changes: Any) -> UNet:
@@ -289,3 +209,8 @@ def preset_fields(name: str) -> dict[str, Any]:
             remedy="choose one of these",
         )
     return dict(_PRESETS[name])
+
+
+def _tuple(value: Any) -> Any:
+    """A list, as TOML has it, as a tuple; anything else is left for the validation to judge."""
+    return tuple(value) if isinstance(value, list) else value

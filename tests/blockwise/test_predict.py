@@ -31,7 +31,9 @@ def whole(untrained, raw):
     bottom, top = np.percentile(raw[0], [1.0, 99.8])
     padded = np.zeros(model.network.input_shape(SHAPE), np.float32)
     context = model.context
-    padded[tuple(slice(context, context + n) for n in SHAPE)] = (raw[0] - bottom) / (top - bottom)
+    padded[tuple(slice(c, c + n) for c, n in zip(context, SHAPE, strict=True))] = (raw[0] - bottom) / (
+        top - bottom
+    )
     return model.predict(padded)[(slice(None), *(slice(0, n) for n in SHAPE))]
 
 
@@ -71,7 +73,7 @@ def test_a_model_of_fixed_intensities_takes_them_in_every_volume(tmp_path, untra
 
 
 def test_blocks_are_rounded_to_the_pooling_and_clipped():
-    assert aligned((128, 30, 31), (50, 100, 100), 4) == (52, 32, 32)
+    assert aligned((128, 30, 31), (50, 100, 100), (4, 4, 2)) == (52, 32, 32)
 
 
 def test_voxels_that_are_no_number_count_as_zero(tmp_path, untrained, raw):

@@ -21,7 +21,7 @@ def test_a_run_folder_becomes_a_model(straight):
     assert model.checkpoint.iteration == 6
     assert model.scenario == SCENARIO
     assert model.network == unet("tiny")
-    assert (model.input_channels, model.context, model.pooling) == (1, 8, 2)
+    assert (model.input_channels, model.context, model.pooling) == (1, (8, 8, 8), (2, 2, 2))
     assert model.scale_um == (0.3, 0.1, 0.1)
     assert model.normalize == (1.0, 99.8)
     assert model.decoding is None

@@ -51,7 +51,7 @@ def whole(model, volume):
     """One prediction of the whole volume, zeros around it."""
     padded = np.zeros(model.network.input_shape(SHAPE), np.float32)
     context = model.context
-    padded[tuple(slice(context, context + n) for n in SHAPE)] = volume
+    padded[tuple(slice(c, c + n) for c, n in zip(context, SHAPE, strict=True))] = volume
     return model.predict(padded)[(slice(None), *(slice(0, n) for n in SHAPE))]
 
 

@@ -61,7 +61,7 @@ def test_snapshots_lie_over_each_other_in_one_ome_zarr(straight):
         assert image.shape == shape
         assert image.scale_um == (0.3, 0.1, 0.1)
     prediction, border = images["prediction"].read(), unet("tiny").border
-    inner = (slice(border, -border),) * 3
+    inner = tuple(slice(n, -n) for n in border)
     np.testing.assert_allclose(prediction[(slice(0, 3), *inner)].sum(0), 1, rtol=1e-5)  # softmax
     prediction[(slice(None), *inner)] = 0
     assert not prediction.any()

@@ -11,8 +11,8 @@ PAPER_PARAMETERS = 17.07e6
 
 def test_paper_shapes_are_the_published_ones():
     paper = unet("paper")
-    assert paper.context == 44
-    assert paper.pooling == 8
+    assert paper.context == (44, 44, 44)
+    assert paper.pooling == (8, 8, 8)
     assert paper.output_shape((228, 228, 204)) == (140, 140, 116)
     assert paper.output_shape((236, 236, 236)) == (148, 148, 148)
     assert paper.training_input_shape((140, 140, 116)) == (228, 228, 204)
@@ -25,7 +25,7 @@ def test_paper_has_the_published_number_of_parameters():
 
 def test_small_maps_72_to_32_with_a_context_of_20():
     small = unet("small")
-    assert (small.context, small.pooling) == (20, 4)
+    assert (small.context, small.pooling) == ((20, 20, 20), (4, 4, 4))
     assert small.training_input_shape((32, 32, 32)) == (72, 72, 72)
     assert small.build(6).compute_output_shape((2, 72, 72, 72, 1)) == (2, 32, 32, 32, 6)
     # Every valid input is 44 + 4k, and gives 40 less.
@@ -48,19 +48,29 @@ def test_an_untrained_network_neither_loses_nor_blows_up_its_input():
 @pytest.mark.parametrize("convolutions", [1, 2, 3])
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize("residual", [False, True])
-def test_shape_arithmetic_equals_the_model(levels, convolutions, padding, residual):
+@pytest.mark.parametrize("factors", ["cubes", "flat"])
+def test_shape_arithmetic_equals_the_model(levels, convolutions, padding, residual, factors):
+    flat = {"pool": ((1, 2, 3), (2, 3, 1))[: levels - 1], "stride": (1, 3, 2)}
     network = UNet(
-        levels=levels, convolutions=convolutions, padding=padding, feature_maps=1, residual=residual
+        levels=levels,
+        convolutions=convolutions,
+        padding=padding,
+        feature_maps=1,
+        residual=residual,
+        **(flat if factors == "flat" else {}),
     )
     model = network.build(1)
     for wanted in (1, 5, 6):
         shape = network.input_shape((wanted, wanted + 1, wanted + 3))
         got = model.compute_output_shape((1, *shape, 1))[1:4]
-        assert got == tuple(n - 2 * network.border for n in shape)
+        assert got == tuple(n - 2 * border for n, border in zip(shape, network.border, strict=True))
         predicted = network.output_shape(shape)
+        least = network.output_shape(network.input_shape((1, 1, 1)))
         assert all(
-            w <= p < w + network.pooling or _smallest_of_all(network, p)
-            for w, p in zip((wanted, wanted + 1, wanted + 3), predicted, strict=True)
+            w <= p < w + step or p == smallest
+            for w, p, step, smallest in zip(
+                (wanted, wanted + 1, wanted + 3), predicted, network.pooling, least, strict=True
+            )
         )
 
 
@@ -72,39 +82,63 @@ def test_shape_arithmetic_equals_the_model(levels, convolutions, padding, residu
         UNet(levels=3, feature_maps=2),
         unet("tiny", residual=True, normalization="batch"),
         unet("tiny", padding="same", residual=True),
+        unet("tiny", pool=((1, 2, 3),)),
+        unet("tiny", pool=((1, 2, 3),), stride=(1, 2, 1)),
+        unet("tiny", pool=((3, 2, 1),), stride=(2, 1, 2), padding="same"),
     ],
 )
 def test_shifting_by_the_pooling_shifts_the_output(network):
     step, context = network.pooling, network.context
-    small = network.input_shape((step + 3,) * 3)
-    large = tuple(n + step for n in small)
+    small = network.input_shape(tuple(n + 3 for n in step))
+    large = tuple(n + more for n, more in zip(small, step, strict=True))
     raw = np.random.default_rng(0).random((1, *large, 1), dtype=np.float32)
     model = network.build(2, seed=3)
     whole = _predict(model, network, raw)
-    shifted = _predict(model, network, raw[:, step:, step:, step:])
-    np.testing.assert_allclose(shifted, whole[:, step:, step:, step:], atol=1e-5)
-    assert whole.shape[1:4] == tuple(n - 2 * context for n in large)
+    begin = tuple(slice(n, None) for n in step)
+    shifted = _predict(model, network, raw[:, *begin])
+    np.testing.assert_allclose(shifted, whole[:, *begin], atol=1e-5)
+    assert whole.shape[1:4] == tuple(n - 2 * c for n, c in zip(large, context, strict=True))
     assert np.ptp(whole) > 1e-3, "a constant output would be equivariant to anything"
 
 
-def test_output_depends_on_nothing_beyond_the_context_of_same_padding():
-    network = UNet(levels=3, feature_maps=1, padding="same", convolutions=1)
+@pytest.mark.parametrize("factors", [{}, {"pool": ((1, 2, 2), (2, 3, 1)), "stride": (1, 2, 3)}])
+def test_output_depends_on_nothing_beyond_the_context_of_same_padding(factors):
+    network = UNet(levels=3, feature_maps=1, padding="same", convolutions=1, **factors)
     shape = network.input_shape((4, 4, 4))
     model = network.build(1, seed=0)
     raw = np.random.default_rng(1).random((1, *shape, 1), dtype=np.float32)
     inner = _predict(model, network, raw)
-    padded = np.random.default_rng(2).random(
-        (1, *(n + 2 * network.pooling for n in shape), 1), dtype=np.float32
-    )
-    padded[
-        :,
-        network.pooling : -network.pooling,
-        network.pooling : -network.pooling,
-        network.pooling : -network.pooling,
-    ] = raw
+    around = [(0, 0), *((p, p) for p in network.pooling), (0, 0)]
+    padded = np.pad(raw, around)
+    random = np.random.default_rng(2).random(padded.shape, dtype=np.float32)
+    padded = np.where(np.pad(np.ones_like(raw), around) > 0, padded, random)
     outer = _predict(model, network, padded)
-    p = network.pooling
-    np.testing.assert_allclose(outer[:, p:-p, p:-p, p:-p], inner, atol=1e-5)
+    crop = tuple(slice(p, -p) for p in network.pooling)
+    np.testing.assert_allclose(outer[:, *crop], inner, atol=1e-5)
+
+
+def test_a_stride_by_hand():
+    """Each group of voxels enters as its mean; `heads` gives each voxel of a group weights of its own."""
+    network = UNet(levels=1, feature_maps=2, convolutions=1, stride=(1, 2, 2))
+    model = network.build(3, seed=0)
+    raw = np.random.default_rng(0).normal(size=(1, 4, 8, 10, 1)).astype(np.float32)
+    packed = raw[0].reshape(4, 4, 2, 5, 2, 1).mean((2, 4))
+    kernel, bias = model.get_layer("down0_conv0").get_weights()
+    windows = np.lib.stride_tricks.sliding_window_view(packed, (3, 3, 3), (0, 1, 2))
+    inner = np.maximum(np.einsum("zyxmabc,abcmn->zyxn", windows, kernel) + bias, 0)
+    kernel, bias = model.get_layer("heads").get_weights()
+    expected = np.einsum("zyxn,abcn->zyaxbc", inner, kernel[0]).reshape(2, 4, 6, 3) + bias
+    np.testing.assert_allclose(np.asarray(model(raw))[0], expected, atol=1e-5)
+
+
+def test_factors_come_from_toml_as_lists_and_must_fit_the_levels():
+    network = UNet(levels=3, pool=[[1, 2, 2], [2, 2, 2]], stride=[1, 2, 2])
+    assert (network.pool, network.stride) == (((1, 2, 2), (2, 2, 2)), (1, 2, 2))
+    assert network.pooling == (2, 8, 8)
+    with pytest.raises(ValueError, match="pool must have 2 entries"):
+        UNet(levels=3, pool=[[1, 2, 2]])
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        UNet(levels=2, pool=[[0, 2, 2]])
 
 
 def test_a_residual_block_adds_what_it_was_given():
@@ -157,13 +191,7 @@ def _valid(network: UNet, n: int) -> bool:
     return True
 
 
-def _smallest_of_all(network: UNet, size: int) -> bool:
-    return size == network.output_shape(network.input_shape((1, 1, 1)))[0]
-
-
 def _predict(model, network, raw):
     output = np.asarray(model(raw))
-    crop = network.context - network.border
-    return output[
-        :, crop : output.shape[1] - crop, crop : output.shape[2] - crop, crop : output.shape[3] - crop
-    ]
+    crop = [c - b for c, b in zip(network.context, network.border, strict=True)]
+    return output[:, *(slice(c, n - c) for c, n in zip(crop, output.shape[1:4], strict=True))]
