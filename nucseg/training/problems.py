@@ -50,7 +50,9 @@ def explain(model: type[BaseModel], error: ValidationError, source: str) -> Inpu
         source: Where the values came from, such as the path of a TOML.
     """
     problems = error.errors()
-    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    # Of a value that may be of several kinds, each kind complains: what a kind says of a value that it knows goes first.
+    ranked = ("extra_forbidden", "value_error")
+    problem = next((p for kind in ranked for p in problems if p["type"] == kind), problems[0])
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
         return cause
