@@ -4,19 +4,31 @@ from typing import Any
 
 import click
 
-from nucseg.cli.verb import log, verb
+from nucseg.cli.verb import ignore_label_option, log, verb
 
 
 @click.command()
 @click.argument("predicted")
 @click.argument("truth")
 @click.option("--min-size", type=click.IntRange(min=0), default=0, help="Leave out objects below N voxels.")
+@click.option(
+    "--mask",
+    metavar="NAME|FILE",
+    help="What of TRUTH is annotated, 0 elsewhere: a label image inside TRUTH, or a file.",
+)
+@ignore_label_option
 @verb
-def evaluate(predicted: str, truth: str, min_size: int) -> dict[str, Any]:
-    """Score PREDICTED (labels, or a table of points) against the labels TRUTH."""
+def evaluate(
+    predicted: str, truth: str, min_size: int, mask: str | None, ignore_label: int | None
+) -> dict[str, Any]:
+    """Score PREDICTED (labels, or a table of points) against the labels TRUTH.
+
+    What is not annotated (--mask, --ignore-label) is neither right nor wrong.
+    """
     from nucseg.evaluate import evaluate_paths
 
-    return evaluate_paths(predicted, truth, min_size=min_size).to_json()
+    options: dict[str, Any] = {"mask": mask, "ignore_label": ignore_label}
+    return evaluate_paths(predicted, truth, min_size, **options).to_json()
 
 
 @click.command()

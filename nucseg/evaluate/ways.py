@@ -196,7 +196,7 @@ class Points(Way):
         """Detection AP; no AP at IoU thresholds."""
         found = []
         for done, points in enumerate(points_of_all(prediction, scenario, candidates), start=1):
-            counts = detection(points, truth.labels, min_size)
+            counts = detection(points, truth.labels, min_size, truth.annotated)
             n_true = counts.tp + counts.fn
             found.append(
                 Scores({}, {}, {}, {}, n_true, counts.tp + counts.fp, counts, {"min_size": min_size})
