@@ -6,16 +6,18 @@ import click
 
 from nucseg.cli.verb import ignore_label_option, log, verb
 
+_mask_option = click.option(
+    "--mask",
+    metavar="NAME|FILE",
+    help="What of the truth is annotated, 0 elsewhere: a label image inside it, or a file.",
+)
+
 
 @click.command()
 @click.argument("predicted")
 @click.argument("truth")
 @click.option("--min-size", type=click.IntRange(min=0), default=0, help="Leave out objects below N voxels.")
-@click.option(
-    "--mask",
-    metavar="NAME|FILE",
-    help="What of TRUTH is annotated, 0 elsewhere: a label image inside TRUTH, or a file.",
-)
+@_mask_option
 @ignore_label_option
 @verb
 def evaluate(
@@ -35,12 +37,17 @@ def evaluate(
 @click.argument("folder", metavar="DIR")
 @click.option("--truth", metavar="LABELS", help="True labels to compare the OUT of a run with.")
 @click.option("--min-size", type=click.IntRange(min=0), default=0, help="Leave out objects below N voxels.")
+@_mask_option
+@ignore_label_option
 @verb
-def report(folder: str, truth: str | None, min_size: int) -> dict[str, Any]:
+def report(
+    folder: str, truth: str | None, min_size: int, mask: str | None, ignore_label: int | None
+) -> dict[str, Any]:
     """Write one self-contained HTML page about DIR: a demo, a training run, an experiment, or the OUT of a run."""
     from nucseg.report import report_folder
 
-    return {"path": str(report_folder(folder, truth=truth, min_size=min_size).resolve())}
+    options: dict[str, Any] = {"mask": mask, "ignore_label": ignore_label}
+    return {"path": str(report_folder(folder, truth=truth, min_size=min_size, **options).resolve())}
 
 
 @click.command()

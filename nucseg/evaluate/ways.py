@@ -75,7 +75,10 @@ class Way(ABC):
         threads: int = 1,
         progress: Callable[[int], None] | None = None,
     ) -> list[Scores]:
-        """Score the candidates, see `nucseg.evaluate.grid.score_decodings` for the arguments."""
+        """Score the candidates, see `nucseg.evaluate.grid.score_decodings` for the arguments.
+
+        What is not annotated (`Truth.annotated`) is neither right nor wrong, see `nucseg.match`.
+        """
 
 
 _ONLY: dict[str, tuple[str, ...]] = {

@@ -1,14 +1,22 @@
 """Volumes annotated in part: scored where they are annotated, refused where StarDist would learn from them."""
 
+import tomllib
+
 import numpy as np
 import pytest
-from experiment.experiment_cases import fake_config
+from experiment.experiment_cases import TINY, fake_config
 
+from nucseg.blockwise.launch import Local
+from nucseg.blockwise.predict import Predict
 from nucseg.errors import InputError
-from nucseg.experiment import run, run_experiment
+from nucseg.evaluate.matching import match
+from nucseg.evaluate.select import instances
+from nucseg.experiment import ExperimentConfig, run, run_experiment
 from nucseg.experiment.choice import check_truth, read_truth
+from nucseg.heads.scenario import Decoding, Scenario
+from nucseg.synthetic import synthesize
 from nucseg.training.config import Data, LabelledVolume
-from nucseg.volume import create_image, create_labels
+from nucseg.volume import create_image, create_labels, open_labels, open_volume
 
 SHAPE = (4, 6, 8)
 
@@ -81,3 +89,53 @@ def test_only_stardist_must_learn_and_select_on_whole_volumes(tmp_path, labels, 
     else:
         run_experiment(config, tmp_path / "out")
         assert len(begun) == 3 * len(config.names)
+
+
+@pytest.mark.xdist_group("tensorflow")
+def test_an_experiment_selects_and_tests_where_volumes_are_annotated(tmp_path):
+    shape, paths = (32, 48, 64), {}
+    for seed, name in enumerate(("train", "validation", "test"), start=1):
+        paths[name] = tmp_path / f"{name}.zarr"
+        synthesize(paths[name], shape=shape, nuclei=25, seed=seed, difficulty="easy")
+    known = np.indices(shape)[2] < 40
+    np.save(tmp_path / "seen.npy", known)
+    create_labels(paths["test"], "seen", shape=shape, dtype="uint8", scale_um=None).write(
+        (0, 0, 0), known.astype(np.uint8)
+    )
+    settings = tomllib.loads(TINY)
+    settings["datasets"] = [
+        {
+            "name": "part",
+            "train": [{"raw": str(paths["train"]), "mask": str(tmp_path / "seen.npy")}],
+            "validation": [{"raw": str(paths["validation"]), "mask": str(tmp_path / "seen.npy")}],
+            "test": [{"raw": str(paths["test"]), "mask": "seen"}],
+            "ignore_label": 60000,
+        }
+    ]
+    settings["training"] |= {"iterations": 45, "checkpoint_every": 45}
+    settings |= {"scenarios": ["three_label"], "seeds": [1]}
+    config = ExperimentConfig.model_validate(settings)
+    found = run_experiment(config, tmp_path / "out", parallel=0)
+    assert found["failed"] == []
+    cell = tmp_path / "out" / "part" / "three_label" / "1"
+    (row,) = (row for row in found["rows"] if row["for"] == "segmentation")
+    truth, labels = open_labels(paths["test"]).read(), open_labels(cell / "instances" / "0", "main").read()
+    scores = match(truth, labels, annotated=known)
+    assert (row["ap"]["0.5"], row["detection_ap"]) == (scores.ap[0.5], scores.detection_ap)
+    assert row["images"][0]["n_true"] == len(np.unique(truth[known])) - 1 < len(np.unique(truth)) - 1
+    assert scores.ap[0.5] > 0.1
+    out = tmp_path / "validated"
+    Predict(
+        volume=str(paths["validation"]), out=str(out), model=str(cell / "run"), checkpoint=row["checkpoint"]
+    ).blockwise(Local(workers=0))
+    labels = instances(
+        open_volume(out / "prediction").read(),
+        Scenario.named("three_label"),
+        Decoding.model_validate(row["decoding"]),
+    )
+    again = match(open_labels(paths["validation"]).read(), labels, annotated=known)
+    assert row["validation"]["av_ap"] == again.av_ap
+    assert found["overlays"][0]["mask"] == "seen"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Best test image" in page
+    assert "cannot be drawn" not in page
