@@ -42,7 +42,7 @@ class Voxels(Protocol):
 
 
 class AnnotationMask:
-    """Where a volume is annotated: 1, elsewhere 0; the mask that `AddTargets` takes.
+    """Where a volume is annotated: 1, elsewhere 0; the mask that `AddTargets` and evaluation take.
 
     With neither labels nor mask all of the volume is annotated. What lies outside the volume is not.
 
@@ -85,20 +85,25 @@ class AnnotationMask:
         """Whether anything is read from a file: False where all is annotated."""
         return self.mask is not None or self.labels is not None
 
-    def read(self, begin: Int3 = (0, 0, 0), shape: Int3 | None = None) -> np.ndarray:
-        """The mask of a region, uint8 (z, y, x); 0 outside the volume."""
+    @property
+    def write_unit(self) -> Int3:
+        """The cheapest region (z, y, x) to read."""
+        part = self.mask or self.labels
+        return self.shape if part is None else part.write_unit
+
+    def read(self, begin: Int3 = (0, 0, 0), shape: Int3 | None = None, fill: float = 0) -> np.ndarray:
+        """The mask of a region, uint8 (z, y, x); `fill` outside the volume."""
         size = tuple(n - b for n, b in zip(self.shape, begin, strict=True)) if shape is None else tuple(shape)
-        out = np.zeros(size, self.dtype)
-        out[
-            tuple(
-                slice(max(0, -b), max(0, min(s, n - b)))
-                for b, s, n in zip(begin, size, self.shape, strict=True)
-            )
-        ] = 1
+        out = np.full(size, fill, self.dtype)
+        inside = tuple(
+            slice(max(0, -b), max(0, min(s, n - b))) for b, s, n in zip(begin, size, self.shape, strict=True)
+        )
+        known = out[inside]
+        known[...] = 1
         if self.mask is not None:
-            out[self.mask.read(begin, shape) == 0] = 0
+            known[self.mask.read(begin, shape)[inside] == 0] = 0
         if self.labels is not None:
-            out[self.labels.read(begin, shape) == self.ignore_label] = 0
+            known[self.labels.read(begin, shape)[inside] == self.ignore_label] = 0
         return out
 
     def annotated(self) -> int:
@@ -150,36 +155,42 @@ class AnnotatedLabels:
         """As `Volume.blocks`."""
         return self.labels.blocks()
 
-    def read(self, begin: Int3 = (0, 0, 0), shape: Int3 | None = None) -> np.ndarray:
+    @property
+    def write_unit(self) -> Int3:
+        """Of the labels."""
+        return self.labels.write_unit
+
+    def read(self, begin: Int3 = (0, 0, 0), shape: Int3 | None = None, fill: float = 0) -> np.ndarray:
         """As `Volume.read`."""
-        data = self.labels.read(begin, shape)
-        data[self.mask.read(begin, shape) == 0] = 0
+        data = self.labels.read(begin, shape, fill)
+        data[self.mask.read(begin, shape, 1) == 0] = 0
         return data
 
 
-def open_mask(image: Volume, mask: str | Path) -> Volume:
+def open_mask(image: Volume, mask: str | Path, inside: str | Path | None = None) -> Volume:
     """Open the mask of a volume, which is 0 or False where nothing is annotated.
 
     Args:
-        image: The volume.
+        image: The volume, or its labels.
         mask: Path of an array or file of the image's shape, or the name of a label image inside an OME-Zarr.
+        inside: That OME-Zarr; None: the image.
 
     Raises:
         InputError: It cannot be opened, is not of the image's shape, or neither integer nor boolean.
     """
-    text = os.fspath(mask)
+    text, folder = os.fspath(mask), os.fspath(image.path if inside is None else inside)
     if is_name(text):
-        names = ome.label_names(image.path) if ome.is_zarr(image.path) else []
+        names = ome.label_names(folder) if ome.is_zarr(folder) else []
         if text not in names:
             raise InputError(
                 f"mask {text!r}",
-                expected=f"a label image inside {image.path}: {', '.join(names)}"
+                expected=f"a label image inside {folder}: {', '.join(names)}"
                 if names
-                else f"a label image inside {image.path}, or the path of a mask",
+                else f"a label image inside {folder}, or the path of a mask",
                 received="no such label image",
                 remedy=f"correct the name, or give a path (./{text} if it is one)",
             )
-        text = os.path.join(image.path, "labels", text)
+        text = os.path.join(folder, "labels", text)
     found = open_volume(text)
     if found.channels == 1:
         found = open_volume(text, channel=0)
@@ -194,29 +205,48 @@ def open_mask(image: Volume, mask: str | Path) -> Volume:
     return found
 
 
-def require_whole(image: Volume, labels: Volume, mask: str | Path | None, ignore_label: int | None) -> None:
-    """Refuse a volume that is annotated in part: scores would count what is right there as wrong.
+def annotation_of(
+    labels: Volume,
+    mask: str | Path | None = None,
+    ignore_label: int | None = None,
+    *,
+    inside: str | Path | None = None,
+) -> AnnotationMask | None:
+    """What is annotated of labels that are to be scored.
 
     Args:
-        image: The volume.
-        labels: Its labels.
+        labels: The labels.
         mask: As `open_mask` takes it; None: there is none.
         ignore_label: The label that means "not annotated here"; None: there is none.
+        inside: The OME-Zarr in which a mask that is given by its name lies.
+
+    Returns:
+        The mask; None where all voxels are annotated.
 
     Raises:
-        InputError: A voxel is not annotated, or the mask cannot be opened.
+        InputError: The mask cannot be opened or is of another shape, no voxel is annotated, or the label that means
+            "not annotated here" is that of the background.
     """
-    opened = None if mask is None else open_mask(image, mask)
-    known = AnnotationMask(image.shape, mask=opened, labels=labels, ignore_label=ignore_label)
-    voxels, total = known.annotated(), int(np.prod(image.shape, dtype=np.int64))
-    if voxels < total:
+    if ignore_label == 0:
         raise InputError(
-            image.path,
-            expected="labels of the whole volume: validation volumes with a mask or ignore_label cannot be scored yet, "
-            "nor can test volumes",
-            received=f"{total - voxels} of {total} voxels not annotated, by {known.path}",
-            remedy="crop the volume to the part that is annotated, or use another one",
+            "ignore label",
+            expected="another label than 0, which is background",
+            received="0",
+            remedy="give a mask if background is not annotated",
         )
+    opened = None if mask is None else open_mask(labels, mask, inside)
+    known = AnnotationMask(labels.shape, mask=opened, labels=labels, ignore_label=ignore_label)
+    if not known.stored:
+        return None
+    voxels, total = known.annotated(), int(np.prod(labels.shape, dtype=np.int64))
+    if not voxels:
+        raise InputError(
+            f"mask {known.path}",
+            expected="voxels that are not 0, where the volume is annotated",
+            received="no annotated voxel",
+            remedy="check the mask and the ignore label, or leave this volume out",
+        )
+    return known if voxels < total else None
 
 
 def annotated_points(image: Volume, points: str | Path) -> tuple[np.ndarray, str]:

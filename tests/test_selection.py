@@ -424,23 +424,98 @@ def test_bad_input_is_one_line_and_changes_nothing(made, run, tmp_path):
         select_run(run, [(volume, tmp_path / "other.npy")])
 
 
-def test_validation_volumes_that_are_annotated_in_part_are_refused(made, tmp_path):
-    volume = made[1][0]
-    label = int(open_labels(volume).read().max())
-    mask = np.ones(SHAPE, np.uint8)
-    mask[:, :3] = 0
-    np.save(tmp_path / "mask.npy", mask)
-    of_label = int(np.count_nonzero(open_labels(volume).read() == label))
-    masked = {"validation": [{"raw": str(volume), "mask": str(tmp_path / "mask.npy")}]}
-    ignoring = {"validation": [{"raw": str(volume)}], "ignore_label": label}
-    for number, (data, voxels, given) in enumerate(
-        [(masked, 18 * 3 * 26, ()), (ignoring, of_label, ()), (ignoring, of_label, [volume])]
-    ):
-        run = make_run(
-            tmp_path / f"run{number}", Scenario.named("three_label_cpv"), [10], config={"data": data}
+def parts():
+    """What of each volume is annotated: a half, cut by a slanted plane, and all but a corner."""
+    z, y, x = np.indices(SHAPE)
+    return [z + y + x < 33, (z > 5) | (x < 14)]
+
+
+def plain_rows(made, masks):
+    """The scores of the newer checkpoint by plain loops."""
+    scenario, rows = Scenario.named("three_label_cpv"), []
+    for decoding in GRID:
+        rows.append(
+            Scores.mean(
+                [
+                    match(
+                        open_labels(volume).read(),
+                        instances(made[2][i, TRUE_CHECKPOINT], scenario, decoding),
+                        annotated=mask,
+                    )
+                    for i, (volume, mask) in enumerate(zip(made[1], masks, strict=True))
+                ]
+            )
         )
-        with pytest.raises(InputError, match=f"cannot be scored yet.*{voxels} of"):
-            select_run(run, given, grid=GRID[:1])
+    return rows
+
+
+def scores_of(selection):
+    return [row.scores for row in selection.rows]
+
+
+def test_volumes_annotated_in_part_are_scored_where_they_are(made, run, tmp_path, predicted):
+    first, second = masks = parts()
+    np.save(tmp_path / "first.npy", first)
+    np.save(tmp_path / "second.npy", second.astype(np.uint8))
+    files = [tmp_path / "first.npy", tmp_path / "second.npy"]
+    options = {"grid": GRID, "checkpoints": [TRUE_CHECKPOINT], "keep_predictions": True}
+    whole = scores_of(select_run(run, made[1], **options))
+    blocks = len(predicted)
+    expected = plain_rows(made, masks)
+    assert scores_of(select_run(run, made[1], masks=files, **options)) == expected != whole
+    assert scores_of(select_run(run, made[1], masks=[None, files[1]], **options)) == plain_rows(
+        made, [None, second]
+    )
+    assert scores_of(select_run(run, made[1], **options)) == whole, "scores of masks were taken for these"
+    assert len(predicted) == blocks, "a mask makes no new predictions"
+
+    data = [{"raw": str(v), "mask": str(mask)} for v, mask in zip(made[1], files, strict=True)]
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "config": {"data": {"validation": data}}}))
+    assert scores_of(select_run(run, **options)) == expected
+
+    command = ["select", str(run), *map(str, made[1]), "--checkpoint", str(TRUE_CHECKPOINT), "--json"]
+    grid = tmp_path / "grid.toml"
+    grid.write_text('seeds = "main"\nseed_threshold = 0.336\nforeground_threshold = 0.667\n')
+    given = [option for file in files for option in ("--mask", str(file))]
+    result = CliRunner().invoke(cli, [*command, "--grid", str(grid), *given])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["score"] == expected[0].av_ap != whole[0].av_ap
+
+
+def test_a_label_may_mean_that_nothing_is_annotated(made, run, tmp_path):
+    volume = shutil.copytree(made[1][0], tmp_path / "v.zarr")
+    truth = open_labels(volume).read()
+    known = parts()[0]
+    name = {"shape": SHAPE, "scale_um": SCALE, "shards": SHAPE}
+    for dtype, label in (("int32", -1), ("uint16", 65535)):
+        stored = create_labels(volume, dtype, dtype=dtype, **name)
+        stored.write((0, 0, 0), np.where(known, truth.astype(np.int64), label).astype(dtype))
+        found = select_run(run, [volume], grid=GRID[:2], checkpoints=[10], labels=dtype, ignore_label=label)
+        for row in found.rows:
+            labels = instances(made[2][0, 10], Scenario.named("three_label_cpv"), row.candidate)
+            assert row.scores.tp == match(truth, labels, annotated=known).tp
+            assert row.scores.fp == match(truth, labels, annotated=known).fp
+    create_labels(volume, "seen", dtype="uint8", **name).write((0, 0, 0), known.astype(np.uint8))
+    assert scores_of(select_run(run, [volume], grid=GRID[:2], checkpoints=[10], masks="seen")) == scores_of(
+        found
+    )
+
+
+def test_masks_that_do_not_fit_are_refused(made, run, tmp_path):
+    np.save(tmp_path / "none.npy", np.zeros(SHAPE, bool))
+    np.save(tmp_path / "background.npy", open_labels(made[1][0]).read() == 0)
+    volumes = made[1]
+    for given, masks, says in (
+        (volumes, [tmp_path / "none.npy"], "received 1 for 2 volumes"),
+        (volumes[:1], ["seen", None], "received 2 for 1 volumes"),
+        ([], ["seen"], "masks of data.validation"),
+        (volumes[:1], [tmp_path / "none.npy"], "no annotated voxel"),
+        (volumes[:1], [tmp_path / "background.npy"], "none with a label"),
+        (volumes, "seen", "mask 'seen'"),
+    ):
+        with pytest.raises(InputError, match=says):
+            select_run(run, given, grid=GRID[:1], masks=masks)
 
 
 def test_a_volume_that_the_run_was_trained_on_is_named(made, tmp_path, caplog):

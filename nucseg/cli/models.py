@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from nucseg.cli.verb import log, progress_bar, verb
+from nucseg.cli.verb import ignore_label_option, log, progress_bar, verb
 
 
 @click.command()
@@ -58,6 +58,14 @@ def train(config: str, folder: str, iterations: int | None, resume: bool) -> dic
 )
 @click.option("--min-size", type=click.IntRange(min=0), default=0, help="Leave out objects below N voxels.")
 @click.option(
+    "--mask",
+    "masks",
+    multiple=True,
+    metavar="NAME|FILE",
+    help="What is annotated, 0 elsewhere: a label image inside each of VOLUMES, or a file, once for each of VOLUMES.",
+)
+@ignore_label_option
+@click.option(
     "--checkpoint",
     "checkpoints",
     type=int,
@@ -81,6 +89,8 @@ def select(
     for_: str,
     labels: str,
     min_size: int,
+    masks: tuple[str, ...],
+    ignore_label: int | None,
     checkpoints: tuple[int, ...],
     grid: str | None,
     launcher: str,
@@ -88,8 +98,8 @@ def select(
 ) -> dict[str, Any]:
     """Choose RUN's checkpoint and decoding on VOLUMES, images with labels that it was not trained on.
 
-    Without VOLUMES, on those that the training configuration names (data.validation). The same command again does
-    only what is missing.
+    Without VOLUMES, on those that the training configuration names (data.validation), with their masks. The same
+    command again does only what is missing.
     """
     from nucseg.blockwise.launch import parse_launcher
     from nucseg.selection import select_run
@@ -102,6 +112,8 @@ def select(
         grid=grid,
         min_size=min_size,
         labels=labels,
+        masks=masks or None,
+        ignore_label=ignore_label,
         launcher=parse_launcher(launcher),
         keep_predictions=keep_predictions,
         log=log,

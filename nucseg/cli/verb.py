@@ -98,6 +98,12 @@ def zyx(name: str, kind: type, help_text: str, required: bool = False) -> Callab
     )
 
 
+ignore_label_option = click.option(
+    "--ignore-label", type=int, metavar="N", help='A label that means "not annotated here", such as 65535.'
+)
+"""The option of verbs that score volumes annotated in part."""
+
+
 def log(message: str) -> None:
     """A line for the user while the work goes on, on stderr."""
     click.echo(message, err=True)

@@ -14,9 +14,11 @@ from scipy import ndimage
 
 from nucseg.errors import InputError
 from nucseg.evaluate.matching import match
+from nucseg.evaluate.overlap import known_labels
 from nucseg.instances.centroids import centroids
 from nucseg.instances.watershed import flood
 
+Float3 = tuple[float, float, float]
 Field = Literal["intensity", "distance"]
 """An image whose maxima are seeds, and from whose maxima down is flooded."""
 
@@ -63,7 +65,7 @@ class FloorParameters:
     seed_smoothing: float
     separation: int
     surface: Field
-    stretch: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    stretch: Float3 = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,11 @@ def threshold_watershed(raw: np.ndarray, parameters: FloorParameters) -> np.ndar
 
 
 def tune_threshold_watershed(
-    raw: np.ndarray, truth: np.ndarray, *, scale_um: Sequence[float] | None = None
+    raw: np.ndarray,
+    truth: np.ndarray,
+    *,
+    scale_um: Sequence[float] | None = None,
+    annotated: np.ndarray | None = None,
 ) -> Floor:
     """Tune `threshold_watershed` for AP at an IoU of 0.5 against the truth.
 
@@ -109,9 +115,10 @@ def tune_threshold_watershed(
         raw: (z, y, x), bright nuclei on dark.
         truth: Labels of the same shape.
         scale_um: Voxel, um, z, y, x; equal axes if None.
+        annotated: bool of the same shape, False where the truth is not annotated, see `nucseg.match`; None: all is.
 
     Raises:
-        InputError: When the shapes differ or the truth is empty.
+        InputError: When the shapes differ or the truth has no label where it is annotated.
     """
     if raw.shape != truth.shape or raw.ndim != 3:
         raise InputError(
@@ -120,6 +127,7 @@ def tune_threshold_watershed(
             received=f"{raw.shape} and {truth.shape}",
             remedy="pass the image and its labels",
         )
+    truth = known_labels(truth, annotated)
     sizes = centroids(truth).sizes
     if sizes.size == 0:
         raise InputError(
@@ -128,7 +136,7 @@ def tune_threshold_watershed(
     scale = (1.0, 1.0, 1.0) if scale_um is None else tuple(float(s) for s in scale_um)
     stretch = (scale[0] / min(scale), scale[1] / min(scale), scale[2] / min(scale))
     radius = float(np.mean((3.0 * sizes * math.prod(stretch) / (4.0 * math.pi)) ** (1.0 / 3.0)))
-    fields = _Fields(raw, stretch)
+    fields = _Fields(raw, stretch, annotated)
     search = _Search(fields, truth)
     masks = _masks(fields, truth, radius)
     for parameters in _seedings(fields, truth, masks, radius):
@@ -142,9 +150,10 @@ def tune_threshold_watershed(
 class _Fields:
     """The smoothed images of one volume, computed once each."""
 
-    def __init__(self, raw: np.ndarray, stretch: tuple[float, float, float]) -> None:
+    def __init__(self, raw: np.ndarray, stretch: Float3, annotated: np.ndarray | None = None) -> None:
         self.raw = np.ascontiguousarray(raw, dtype=np.float32)
         self.stretch = stretch
+        self.annotated = None if annotated is None else np.asarray(annotated) != 0
         self.darkness = float(np.percentile(self.raw[::2, ::2, ::2], 1.0))
         self._kept: dict[Any, Any] = {}
 
@@ -152,6 +161,10 @@ class _Fields:
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
+
+    def known(self, mask: np.ndarray) -> np.ndarray:
+        """The part of a mask that can be compared with the truth."""
+        return mask if self.annotated is None else mask & self.annotated
 
     def smooth(self, sigma: float) -> np.ndarray:
         sigmas = [sigma / s for s in self.stretch]
@@ -215,7 +228,8 @@ class _Search:
         """Score a setting; True if it is the best so far."""
         if parameters in self.scores:
             return False
-        ap_50 = match(self.truth, self.fields.segment(parameters), (0.5,)).ap[0.5]
+        labels = self.fields.segment(parameters)
+        ap_50 = match(self.truth, labels, (0.5,), annotated=self.fields.annotated).ap[0.5]
         self.scores[parameters] = ap_50
         if ap_50 <= self.ap_50:
             return False
@@ -223,7 +237,7 @@ class _Search:
         return True
 
 
-def _foregrounds(radius: float, stretch: tuple[float, float, float]) -> Iterator[FloorParameters]:
+def _foregrounds(radius: float, stretch: Float3) -> Iterator[FloorParameters]:
     for smoothing in SMOOTHING:
         start = FloorParameters(smoothing * radius, 1.0, 0.0, "intensity", radius, 1, "intensity", stretch)
         for threshold in GLOBAL:
@@ -238,7 +252,7 @@ def _masks(fields: _Fields, truth: np.ndarray, radius: float) -> list[FloorParam
     inside = truth > 0
 
     def overlap(p: FloorParameters) -> float:
-        mask = fields.foreground(p)
+        mask = fields.known(fields.foreground(p))
         return float(np.count_nonzero(mask & inside)) / float(np.count_nonzero(mask | inside))
 
     return _best(_foregrounds(radius, fields.stretch), overlap, MASKS)
@@ -274,7 +288,7 @@ def _best(
 
 def _seed_ap(fields: _Fields, truth: np.ndarray, p: FloorParameters) -> float:
     """Detection AP of the seeds themselves: one for a true nucleus that has any, false if more or outside."""
-    found = truth[fields.peaks(p) & fields.foreground(p)]
+    found = truth[fields.known(fields.peaks(p) & fields.foreground(p))]
     hit = np.unique(found[found > 0]).size
     total = fields._once("n_true", lambda: np.unique(truth[truth > 0]).size)
     return float(hit / (total + found.size - hit))

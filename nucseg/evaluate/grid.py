@@ -15,7 +15,7 @@ import cc3d
 import numpy as np
 
 from nucseg.errors import InputError
-from nucseg.evaluate.matching import THRESHOLDS, counted_objects, labels_at, match, score
+from nucseg.evaluate.matching import THRESHOLDS, counted_objects, labels_hit, match, score
 from nucseg.evaluate.overlap import Contingency
 from nucseg.evaluate.scores import Scores
 from nucseg.evaluate.sums import Sums, sums_of
@@ -88,7 +88,7 @@ def score_decodings(
 
     Args:
         prediction: (channels, z, y, x), after the activation.
-        truth: Of the same volume.
+        truth: Of the same volume; may be annotated in part.
         scenario: The heads that the prediction is of.
         decodings: Any number, of any order.
         min_size: Objects of fewer voxels are left out of the scores, see `nucseg.match`.
@@ -114,7 +114,8 @@ def score_decodings(
         if _understood(decoding):
             groups[decoding.foreground_threshold].append((index, decoding))
         else:
-            scores = match(truth.labels, instances(prediction, scenario, decoding), min_size=min_size)
+            labels = instances(prediction, scenario, decoding)
+            scores = match(truth.labels, labels, min_size=min_size, annotated=truth.annotated)
             done[index] = _without_objects(scores)
             if progress:
                 progress(1)
@@ -221,7 +222,10 @@ class _Shared:
         kept = sums.sizes >= max(1, least)
         number = np.cumsum(kept) - 1
         true, predicted = np.divmod(sums.pairs.astype(np.int64) - 1, max(1, len(kept)))
-        shared = kept[predicted]
+        unknown = np.zeros(len(kept), np.int64)
+        off = true == len(self.truth)
+        unknown[predicted[off]] = sums.overlaps[off]
+        shared = kept[predicted] & ~off
         pairs = np.stack([true[shared], number[predicted[shared]]], axis=1)
         order = np.lexsort((pairs[:, 1], pairs[:, 0]))
         table = Contingency(
@@ -231,11 +235,12 @@ class _Shared:
             sums.sizes[kept],
             pairs[order],
             sums.overlaps[shared][order],
+            unknown[kept],
         )
         counted = counted_objects(table, self.min_size).predicted
         sizes = table.predicted_sizes[counted]
         centers = sums.places[kept][counted] / (sizes[:, None] * np.array([1.0, 1.0, 2.0]))
-        hits = labels_at(centers, self.truth.labels)
+        hits = labels_hit(centers, self.truth.labels, self.truth.annotated)
         return _without_objects(score(table, hits, THRESHOLDS, self.min_size))
 
 

@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
 
 from nucseg.errors import InputError
-from nucseg.evaluate.overlap import Contingency, checked_labels, contingency
+from nucseg.evaluate.overlap import Contingency, checked_labels, contingency, known_labels
 from nucseg.evaluate.scores import Detection, Objects, Scores, average_precision
 from nucseg.instances.centroids import centroids
 
@@ -24,6 +24,7 @@ def match(
     predicted: np.ndarray,
     thresholds: Sequence[float] = THRESHOLDS,
     min_size: int = 0,
+    annotated: np.ndarray | None = None,
 ) -> Scores:
     """Score a segmentation: AP per IoU threshold, and detection by the instances' centres of mass.
 
@@ -35,11 +36,21 @@ def match(
     would; a smaller *true* object is neither to be found nor wrong to find: it is no false negative, and a
     prediction of which more than half lies on such objects is not counted at all, nor is a centre in one.
 
+    Voxels that are not annotated are neither right nor wrong. They are taken out of every overlap and union: a true
+    object is its annotated voxels (those count for `min_size` too), and a prediction enters the IoU with its voxels
+    on annotated ground. A prediction of which more than half lies where nothing is annotated, or on too small true
+    objects, or on both together, is not counted at all, nor is a centre in a voxel that is not annotated. A
+    prediction's voxels count for `min_size`, for that half and for its centre wherever they lie: neither its size
+    nor its place depends on the annotation. What a border of the annotation leaves of a true object is an object as
+    any other; choose `min_size` such that slivers are left out, or leave nuclei that the border cuts unannotated.
+
     Args:
         truth: Labels, integers of any width, 0 is background.
         predicted: Labels of the same shape.
         thresholds: IoU thresholds in (0, 1].
         min_size: Voxels.
+        annotated: bool (or integers) of the same shape, False (0) where the truth is not annotated; what `truth`
+            says there does not matter. None: all is annotated.
 
     Returns:
         The scores, with the single objects in `objects`.
@@ -47,33 +58,37 @@ def match(
     Raises:
         InputError: If shapes differ, or these are no labels, or a setting is out of range.
     """
-    table = contingency(truth, predicted)
+    table = contingency(truth, predicted, annotated)
     counted = counted_objects(table, min_size)
     centers = centroids(checked_labels(predicted, "prediction"))
     kept = np.isin(centers.ids, counted.predicted_ids)
-    hits = labels_at(centers.centers[kept], checked_labels(truth, "truth"))
+    hits = labels_hit(centers.centers[kept], known_labels(truth, annotated), annotated)
     return score(table, hits, thresholds, min_size)
 
 
-def detection(points: np.ndarray, truth: np.ndarray, min_size: int = 0) -> Detection:
+def detection(
+    points: np.ndarray, truth: np.ndarray, min_size: int = 0, annotated: np.ndarray | None = None
+) -> Detection:
     """Score points: a true positive lies inside a true object, one per object; every other point is false.
 
     Args:
         points: (n, 3) z, y, x index coordinates in voxels; rounded to the nearest voxel. A point outside the
             volume is a false positive.
         truth: Labels (z, y, x).
-        min_size: True objects of fewer voxels are left out, and so are the points that fall into one.
+        min_size: True objects of fewer annotated voxels are left out, and so are the points that fall into one.
+        annotated: bool (or integers) of the truth's shape, False (0) where nothing is annotated: points in such a
+            voxel are left out. None: all is annotated.
 
     Returns:
         tp, fp, fn, ap.
     """
-    truth = checked_labels(truth, "truth")
+    truth = known_labels(truth, annotated)
     table = contingency(truth, np.zeros_like(truth))
-    return score_detection(labels_at(points, truth), table, min_size)
+    return score_detection(labels_hit(points, truth, annotated), table, min_size)
 
 
 class Counted(NamedTuple):
-    """What is left of a contingency table without the objects that are too small (see `match`)."""
+    """What is left of a contingency table without what is too small or not annotated (see `match`)."""
 
     true: np.ndarray  # bool per true object
     predicted: np.ndarray  # bool per prediction
@@ -90,10 +105,10 @@ def counted_objects(table: Contingency, min_size: int = 0) -> Counted:
             remedy="use 0 to count every object",
         )
     true = table.true_sizes >= min_size
-    on_small = np.zeros(len(table.predicted_ids), np.int64)
+    left_out = table.unknown.copy()
     small = ~true[table.pairs[:, 0]]
-    np.add.at(on_small, table.pairs[small, 1], table.overlaps[small])
-    predicted = (table.predicted_sizes >= min_size) & (2 * on_small <= table.predicted_sizes)
+    np.add.at(left_out, table.pairs[small, 1], table.overlaps[small])
+    predicted = (table.predicted_sizes >= min_size) & (2 * left_out <= table.predicted_sizes)
     return Counted(true, predicted, table.predicted_ids[predicted])
 
 
@@ -104,7 +119,8 @@ def score(
 
     Args:
         table: Of the whole volume.
-        hits: uint64: for the centre of each counted prediction, the true label it falls into, else 0.
+        hits: uint64: for the centre of each counted prediction, the true label it falls into, else 0; without the
+            centres that fall where nothing is annotated.
         thresholds: IoU thresholds in (0, 1].
         min_size: Voxels.
     """
@@ -182,6 +198,15 @@ def labels_at(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     found = np.zeros(len(index), np.uint64)
     found[inside] = labels[tuple(index[inside].T)]
     return found
+
+
+def labels_hit(points: np.ndarray, truth: np.ndarray, annotated: np.ndarray | None) -> np.ndarray:
+    """As `labels_at`, without the points that fall where nothing is annotated; those outside the volume stay."""
+    index = nearest_voxels(points)
+    if annotated is not None:
+        outside = ((index < 0) | (index >= truth.shape)).any(axis=1)
+        index = index[outside | (labels_at(index, annotated) != 0)]
+    return labels_at(index, truth)
 
 
 def _assign(

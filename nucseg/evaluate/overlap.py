@@ -18,10 +18,11 @@ class Contingency(NamedTuple):
         true_ids: uint64 (n,), sorted: the labels of the truth, background (0) excluded.
         true_sizes: int64 (n,): their voxels.
         predicted_ids: uint64 (m,), sorted: the labels of the prediction, background excluded.
-        predicted_sizes: int64 (m,): their voxels.
+        predicted_sizes: int64 (m,): their voxels, on annotated ground or not.
         pairs: int64 (k, 2): indices into `true_ids` and `predicted_ids` of the pairs that share a voxel, in
             lexicographic order.
         overlaps: int64 (k,): the voxels that they share.
+        unknown: int64 (m,): how many voxels of each prediction lie where nothing is annotated.
     """
 
     true_ids: np.ndarray
@@ -30,19 +31,23 @@ class Contingency(NamedTuple):
     predicted_sizes: np.ndarray
     pairs: np.ndarray
     overlaps: np.ndarray
+    unknown: np.ndarray
 
     def iou(self) -> np.ndarray:
-        """Intersection over union of every pair, float64 (k,)."""
-        union = self.true_sizes[self.pairs[:, 0]] + self.predicted_sizes[self.pairs[:, 1]] - self.overlaps
+        """Intersection over union of every pair on annotated ground, float64 (k,)."""
+        known = self.predicted_sizes - self.unknown
+        union = self.true_sizes[self.pairs[:, 0]] + known[self.pairs[:, 1]] - self.overlaps
         return self.overlaps / union
 
 
-def contingency(truth: np.ndarray, predicted: np.ndarray) -> Contingency:
-    """Count the voxels of every object and of every overlap in one pass.
+def contingency(truth: np.ndarray, predicted: np.ndarray, annotated: np.ndarray | None = None) -> Contingency:
+    """Count the voxels of every object and of every overlap.
 
     Args:
         truth: Labels, any integer dtype and number of axes; 0 is background. Ids may be of any size.
         predicted: Labels of the same shape; the dtype may differ.
+        annotated: bool or integers of the same shape, False or 0 where the truth is not annotated: what `truth`
+            says there does not matter. None: all is annotated.
 
     Returns:
         The table. Its memory grows with the number of objects, not with the ids or the volume.
@@ -50,7 +55,7 @@ def contingency(truth: np.ndarray, predicted: np.ndarray) -> Contingency:
     Raises:
         InputError: If shapes differ, a dtype is no integer, or a label is negative.
     """
-    truth, predicted = checked_labels(truth, "truth"), checked_labels(predicted, "prediction")
+    truth, predicted = known_labels(truth, annotated), checked_labels(predicted, "prediction")
     if truth.shape != predicted.shape:
         raise InputError(
             "prediction",
@@ -58,24 +63,53 @@ def contingency(truth: np.ndarray, predicted: np.ndarray) -> Contingency:
             received=f"{predicted.shape}",
             remedy="compare the labels of the same volume, at the same resolution",
         )
-    table = _count_pairs(np.ascontiguousarray(truth).reshape(-1), np.ascontiguousarray(predicted).reshape(-1))
-    return _from_pairs(*table)
+    flat = np.ascontiguousarray(predicted).reshape(-1)
+    table = _from_pairs(*_count_pairs(np.ascontiguousarray(truth).reshape(-1), flat))
+    if annotated is None:
+        return table
+    where = np.ascontiguousarray(np.asarray(annotated) == 0).reshape(-1)
+    unknown, ids, counts = _count_pairs(where.view(np.uint8), flat)
+    outside = (unknown == 1) & (ids != 0)
+    return _with_unknown(table, ids[outside], counts[outside])
 
 
 def merge(tables: Iterable[Contingency]) -> Contingency:
     """The table of a whole volume from the tables of its blocks, which may not share voxels."""
-    true, predicted, counts = [], [], []
+    none = np.zeros(0, np.uint64)
+    true, predicted, counts = [none], [none], [np.zeros(0, np.int64)]
+    ids, unknown = [none], [np.zeros(0, np.int64)]
     for table in tables:
         for t, p, c in _to_pairs(table):
             true.append(t)
             predicted.append(p)
             counts.append(c)
-    none = np.zeros(0, np.uint64)
-    return _from_pairs(
-        np.concatenate([none, *true]),
-        np.concatenate([none, *predicted]),
-        np.concatenate([np.zeros(0, np.int64), *counts]),
-    )
+        ids.append(table.predicted_ids)
+        unknown.append(table.unknown)
+    merged = _from_pairs(np.concatenate(true), np.concatenate(predicted), np.concatenate(counts))
+    return _with_unknown(merged, np.concatenate(ids), np.concatenate(unknown))
+
+
+def known_labels(truth: np.ndarray, annotated: np.ndarray | None = None) -> np.ndarray:
+    """True labels where they are annotated, background elsewhere.
+
+    Args:
+        truth: Labels; any integers may stand where nothing is annotated, such as -1.
+        annotated: bool or integers of the same shape, False or 0 where nothing is annotated; None: all is.
+
+    Raises:
+        InputError: If the truth is no label volume, or `annotated` of another shape or no mask.
+    """
+    if annotated is None:
+        return checked_labels(truth, "truth")
+    truth, annotated = np.asarray(truth), np.asarray(annotated)
+    if annotated.dtype.kind not in "bui" or annotated.shape != truth.shape:
+        raise InputError(
+            "annotated",
+            expected=f"bool of the truth's shape {truth.shape}, False where nothing is annotated",
+            received=f"{annotated.dtype} of the shape {annotated.shape}",
+            remedy="give the mask that was made for this truth",
+        )
+    return checked_labels(np.where(annotated != 0, truth, truth.dtype.type(0)), "truth")
 
 
 def checked_labels(labels: np.ndarray, what: str) -> np.ndarray:
@@ -140,7 +174,15 @@ def _from_pairs(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> 
         predicted_sizes[skip_predicted:],
         pairs,
         overlaps[both],
+        np.zeros(len(predicted_ids) - skip_predicted, np.int64),
     )
+
+
+def _with_unknown(table: Contingency, ids: np.ndarray, counts: np.ndarray) -> Contingency:
+    """The table with voxels of predictions that lie where nothing is annotated; an id may come up more than once."""
+    unknown = np.zeros(len(table.predicted_ids), np.int64)
+    np.add.at(unknown, np.searchsorted(table.predicted_ids, ids), counts)
+    return table._replace(unknown=unknown)
 
 
 @njit(cache=True, nogil=True)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from nucseg.annotation import AnnotatedLabels, annotation_of
 from nucseg.errors import InputError
 from nucseg.evaluate.matching import THRESHOLDS, counted_objects, score, score_detection
 from nucseg.evaluate.overlap import contingency
 from nucseg.evaluate.scores import Objects, Scores
-from nucseg.evaluate.streaming import CenterSum, Readable, TableSum, blocks_of, labels_of_points
+from nucseg.evaluate.streaming import CenterSum, Readable, TableSum, blocks_of, labels_hit
 from nucseg.points import read_points
 from nucseg.volume import Volume, open_labels
 
@@ -29,6 +30,8 @@ def evaluate_paths(
     *,
     thresholds: Sequence[float] = THRESHOLDS,
     name: str = "nuclei",
+    mask: str | Path | None = None,
+    ignore_label: int | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     """Score files: predicted labels, or a table of predicted points, against labels.
@@ -43,24 +46,28 @@ def evaluate_paths(
         min_size: Objects of fewer voxels are left out, see `nucseg.match`.
         thresholds: IoU thresholds.
         name: Name of the label image, where a path holds several.
+        mask: What of the truth is annotated: path of an array of its shape, or the name of a label image inside the
+            OME-Zarr `truth_path`; 0 or False where nothing is annotated. None: all is, but for `ignore_label`.
+        ignore_label: A label of the truth that means "not annotated here", such as -1 or 65535.
         progress: Called after every block.
 
     Logs a warning where no true object is as large as `min_size`, and for labels that look like an image.
 
     Raises:
-        InputError: If a file is missing or holds no labels, the shapes differ, or the truth has no object.
+        InputError: If a file is missing or holds no labels, the shapes differ, or the truth has no annotated object.
     """
     truth = open_labels(truth_path, name)
     _warn_of_image(truth)
+    annotated = annotation_of(truth, mask, ignore_label, inside=truth_path)
     table = _table_of(Path(predicted_path), name)
     if table is not None:
-        scores = evaluate_points(read_points(table), truth, min_size, progress)
+        scores = evaluate_points(read_points(table), truth, min_size, progress, annotated=annotated)
     else:
         predicted = open_labels(predicted_path, name)
         _warn_of_image(predicted)
-        scores = evaluate_volumes(predicted, truth, min_size, thresholds, progress)
+        scores = evaluate_volumes(predicted, truth, min_size, thresholds, progress, annotated=annotated)
     if not scores.n_true:
-        _demand_objects(truth, min_size)
+        _demand_objects(truth if annotated is None else AnnotatedLabels(truth, annotated), min_size)
     return scores
 
 
@@ -70,12 +77,23 @@ def evaluate_volumes(
     min_size: int = 0,
     thresholds: Sequence[float] = THRESHOLDS,
     progress: Progress | None = None,
+    *,
+    annotated: Readable | None = None,
 ) -> Scores:
-    """As `nucseg.match`, reading both volumes block by block.
+    """As `nucseg.match`, reading the volumes block by block.
+
+    Args:
+        predicted: Labels.
+        truth: Labels.
+        min_size: Voxels.
+        thresholds: IoU thresholds.
+        progress: Called after every block.
+        annotated: 0 or False where the truth is not annotated, such as an `AnnotationMask`; None: all is annotated.
 
     Raises:
         InputError: If the shapes differ.
     """
+    _require_mask_shape(annotated, truth)
     if predicted.shape != truth.shape:
         raise InputError(
             getattr(predicted, "path", "prediction"),
@@ -87,38 +105,47 @@ def evaluate_volumes(
     blocks = list(blocks_of(predicted))
     for done, (begin, shape) in enumerate(blocks, start=1):
         labels = predicted.read(begin, shape)
-        tables.add(contingency(truth.read(begin, shape), labels))
+        known = None if annotated is None else annotated.read(begin, shape)
+        tables.add(contingency(truth.read(begin, shape), labels, known))
         centers.add(labels, begin)
         if progress:
             progress(done, len(blocks))
     table, found = tables.total(), centers.total()
     counted = np.isin(found.ids, counted_objects(table, min_size).predicted_ids)
-    return score(table, labels_of_points(found.centers[counted], truth), thresholds, min_size)
+    return score(table, labels_hit(found.centers[counted], truth, annotated), thresholds, min_size)
 
 
 def evaluate_points(
-    points: np.ndarray, truth: Readable, min_size: int = 0, progress: Progress | None = None
+    points: np.ndarray,
+    truth: Readable,
+    min_size: int = 0,
+    progress: Progress | None = None,
+    *,
+    annotated: Readable | None = None,
 ) -> Scores:
     """As `nucseg.evaluate.matching.detection`, reading the truth block by block.
 
     Args:
         points: (n, 3) z, y, x index coordinates in voxels.
         truth: Labels.
-        min_size: True objects of fewer voxels, and the points in them, are left out.
+        min_size: True objects of fewer annotated voxels, and the points in them, are left out.
         progress: Called after every block.
+        annotated: 0 or False where the truth is not annotated; None: all is annotated.
 
     Returns:
         Scores without AP per threshold.
     """
+    _require_mask_shape(annotated, truth)
     tables = TableSum()
     blocks = list(blocks_of(truth))
     for done, (begin, shape) in enumerate(blocks, start=1):
         labels = truth.read(begin, shape)
-        tables.add(contingency(labels, np.zeros_like(labels)))
+        known = None if annotated is None else annotated.read(begin, shape)
+        tables.add(contingency(labels, np.zeros_like(labels), known))
         if progress:
             progress(done, len(blocks))
     table = tables.total()
-    found = score_detection(labels_of_points(points, truth), table, min_size)
+    found = score_detection(labels_hit(points, truth, annotated), table, min_size)
     true_ids, none = table.true_ids[counted_objects(table, min_size).true], np.zeros(0, np.uint64)
     return Scores(
         ap={},
@@ -133,7 +160,17 @@ def evaluate_points(
     )
 
 
-def _demand_objects(truth: Volume, min_size: int) -> None:
+def _require_mask_shape(annotated: Readable | None, truth: Readable) -> None:
+    if annotated is not None and annotated.shape != truth.shape:
+        raise InputError(
+            getattr(annotated, "path", "annotated"),
+            expected=f"the truth's shape {truth.shape}",
+            received=f"{annotated.shape}",
+            remedy="give the mask that was made for this truth",
+        )
+
+
+def _demand_objects(truth: Volume | AnnotatedLabels, min_size: int) -> None:
     """Warn that the truth's objects are all left out; refuse a truth without any."""
     if any(truth.read(begin, shape).any() for begin, shape in blocks_of(truth)):
         logger.warning(
@@ -145,7 +182,7 @@ def _demand_objects(truth: Volume, min_size: int) -> None:
     raise InputError(
         f"{truth.path}: truth",
         expected="labelled objects to score against",
-        received="0 in every voxel",
+        received="0 in every voxel" if isinstance(truth, Volume) else "0 in every voxel that is annotated",
         remedy="check that this is the right label file",
     )
 

@@ -9,6 +9,7 @@ from scipy.ndimage import find_objects
 
 from nucseg.errors import InputError
 from nucseg.evaluate.grid import instances, score_decodings
+from nucseg.evaluate.overlap import known_labels
 from nucseg.evaluate.scores import Scores
 from nucseg.evaluate.truth import Truth
 from nucseg.heads.scenario import Decoding, Scenario
@@ -58,6 +59,7 @@ def select(
     for_: Goal = "segmentation",
     *,
     min_size: int = 0,
+    annotated: Sequence[np.ndarray | None] | None = None,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Selection:
@@ -74,17 +76,28 @@ def select(
             as far as the largest true nucleus is wide.
         for_: "segmentation" or "detection".
         min_size: Objects of fewer voxels are left out of the scores, see `nucseg.match`.
+        annotated: For each volume bool (z, y, x), False where its truth is not annotated, or None; None: all of all
+            volumes is annotated. See `nucseg.match`.
         threads: Floods at a time.
         progress: Called with (segmentations done, segmentations in all).
 
     Raises:
-        InputError: If there is no volume, no decoding, or no true object to select by.
+        InputError: If there is no volume, no decoding, or no annotated true object to select by.
     """
     if for_ not in GOALS:
         raise InputError(
             "for", expected="segmentation or detection", received=f"{for_}", remedy="name one of the two"
         )
-    if not any(truth.any() for _, truth in predictions):
+    masks = [None] * len(predictions) if annotated is None else list(annotated)
+    if len(masks) != len(predictions):
+        raise InputError(
+            "annotated",
+            expected=f"a mask or None for each of {len(predictions)} volumes",
+            received=f"{len(masks)}",
+            remedy="give them in the order of the volumes",
+        )
+    truths = [known_labels(truth, mask) for (_, truth), mask in zip(predictions, masks, strict=True)]
+    if not any(truth.any() for truth in truths):
         raise InputError(
             "validation volumes",
             expected="at least one with labelled nuclei",
@@ -92,7 +105,7 @@ def select(
             remedy="give a validation volume with its labels",
         )
     if decodings is None:
-        decodings = scenario.decodings(reach=largest_extent([truth for _, truth in predictions]))
+        decodings = scenario.decodings(reach=largest_extent(truths))
     if not decodings:
         raise InputError("decodings", expected="at least one", received="none", remedy="give a grid")
     done, total = 0, len(decodings) * len(predictions)
@@ -105,9 +118,15 @@ def select(
 
     scored = [
         score_decodings(
-            prediction, Truth(truth), scenario, decodings, min_size=min_size, threads=threads, progress=count
+            prediction,
+            Truth(truth, mask),
+            scenario,
+            decodings,
+            min_size=min_size,
+            threads=threads,
+            progress=count,
         )
-        for prediction, truth in predictions
+        for (prediction, _), truth, mask in zip(predictions, truths, masks, strict=True)
     ]
     results = [Scores.mean(of_one) for of_one in zip(*scored, strict=True)]
     ranks = [rank(scores, for_) for scores in results]

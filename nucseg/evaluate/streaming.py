@@ -81,6 +81,25 @@ def labels_of_points(points: np.ndarray, volume: Readable) -> np.ndarray:
     return found
 
 
+def labels_hit(points: np.ndarray, truth: Readable, annotated: Readable | None) -> np.ndarray:
+    """As `nucseg.evaluate.matching.labels_hit`, reading only the blocks that hold points."""
+    if annotated is not None:
+        points = np.asarray(points, np.float64).reshape(-1, 3)[~in_unknown(points, annotated)]
+    return labels_of_points(points, truth)
+
+
+def in_unknown(points: np.ndarray, annotated: Readable) -> np.ndarray:
+    """Which points fall into a voxel of the volume that is not annotated, bool (n,).
+
+    Args:
+        points: (n, 3) z, y, x index coordinates in voxels.
+        annotated: 0 where nothing is annotated.
+    """
+    index = nearest_voxels(points)
+    inside = ((index >= 0) & (index < annotated.shape)).all(axis=1)
+    return inside & (labels_of_points(index, annotated) == 0)
+
+
 class TableSum:
     """The contingency table of a volume from those of its blocks; folded whenever the rows have doubled."""
 

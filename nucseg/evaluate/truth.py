@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from nucseg.evaluate.overlap import checked_labels
+from nucseg.evaluate.overlap import known_labels
 from nucseg.instances.centroids import centroids, find_runs, label_array
 
 
@@ -12,22 +12,29 @@ class Truth:
 
     Args:
         labels: Integers (z, y, x), 0 is background.
+        annotated: bool (or integers) (z, y, x), False (0) where nothing is annotated, whatever the labels say there;
+            None: all is annotated.
 
     Attributes:
-        labels: The same as uint32 or uint64.
+        labels: The same as uint32 or uint64, background where nothing is annotated.
+        annotated: bool (z, y, x), or None. Scores must know it, see `nucseg.match`.
         ids: The labels that there are, ascending, without the background.
         sizes: Their voxels, int64.
-        index: uint32 (z, y, x): positions in `ids`, + 1; 0 for background.
+        index: uint32 (z, y, x): positions in `ids`, + 1; 0 for background, and `len(ids) + 1` for what is not
+            annotated.
 
     Raises:
-        InputError: These are no labels.
+        InputError: These are no labels, or `annotated` is of another shape.
     """
 
-    def __init__(self, labels: np.ndarray) -> None:
-        self.labels = label_array(checked_labels(labels, "truth"))
+    def __init__(self, labels: np.ndarray, annotated: np.ndarray | None = None) -> None:
+        self.labels = label_array(known_labels(labels, annotated))
+        self.annotated = None if annotated is None else np.asarray(annotated) != 0
         found = centroids(self.labels)
         self.ids, self.sizes = found.ids, found.sizes
         self.index = _indexed(self.labels, found.ids.astype(self.labels.dtype))
+        if self.annotated is not None:
+            self.index[~self.annotated] = len(found.ids) + 1
 
     def __len__(self) -> int:
         return len(self.ids)

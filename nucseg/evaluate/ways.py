@@ -75,7 +75,10 @@ class Way(ABC):
         threads: int = 1,
         progress: Callable[[int], None] | None = None,
     ) -> list[Scores]:
-        """Score the candidates, see `nucseg.evaluate.grid.score_decodings` for the arguments."""
+        """Score the candidates, see `nucseg.evaluate.grid.score_decodings` for the arguments.
+
+        What is not annotated (`Truth.annotated`) is neither right nor wrong, see `nucseg.match`.
+        """
 
 
 _ONLY: dict[str, tuple[str, ...]] = {
@@ -196,7 +199,7 @@ class Points(Way):
         """Detection AP; no AP at IoU thresholds."""
         found = []
         for done, points in enumerate(points_of_all(prediction, scenario, candidates), start=1):
-            counts = detection(points, truth.labels, min_size)
+            counts = detection(points, truth.labels, min_size, truth.annotated)
             n_true = counts.tp + counts.fn
             found.append(
                 Scores({}, {}, {}, {}, n_true, counts.tp + counts.fp, counts, {"min_size": min_size})

@@ -119,6 +119,7 @@ def _selected(cell: Cell, volumes: Volumes, run: Path, log: Log) -> list[Choice]
         volumes.validation,
         labels=cell.dataset.labels,
         channel=cell.dataset.channel,
+        ignore_label=cell.dataset.ignore_label,
         newest=cell.config.checkpoints,
         min_size=cell.config.min_size,
         threads=cell.config.threads,

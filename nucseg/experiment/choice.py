@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from nucseg.annotation import require_whole
+from nucseg.annotation import AnnotationMask, annotation_of
 from nucseg.blockwise.launch import Local
 from nucseg.blockwise.predict import Predict
 from nucseg.errors import InputError
@@ -53,12 +53,25 @@ class Choice(NamedTuple):
         return cls(**{**value, "decoding": kind.model_validate(value["decoding"])})
 
 
+class ScoredTruth(NamedTuple):
+    """What a volume is scored against.
+
+    Attributes:
+        labels: Integers (z, y, x); anything where nothing is annotated.
+        annotated: bool (z, y, x), as `nucseg.match` takes it; None: all is annotated.
+    """
+
+    labels: np.ndarray
+    annotated: np.ndarray | None
+
+
 def choose(
     run: Path,
     validation: Sequence[LabelledVolume],
     *,
     labels: str,
     channel: int | None,
+    ignore_label: int | None,
     newest: int,
     min_size: int,
     threads: int | None,
@@ -68,9 +81,10 @@ def choose(
 
     Args:
         run: The training's folder.
-        validation: Volumes with their labels.
+        validation: Volumes with their labels and masks.
         labels: Name of the label image inside an OME-Zarr.
         channel: Of the volumes; None: all.
+        ignore_label: The label that means "not annotated here", or None.
         newest: Among how many of the newest checkpoints.
         min_size: Objects of fewer voxels are left out of the scores.
         threads: For the watershed; None: all cores.
@@ -85,6 +99,8 @@ def choose(
         min_size=min_size,
         labels=labels,
         channel=channel,
+        masks=[volume.mask for volume in validation],
+        ignore_label=ignore_label,
         threads=threads,
         log=log,
     )
@@ -115,16 +131,17 @@ def score(
     prediction: np.ndarray,
     scenario: Scenario,
     decoding: Decoding | PointDecoding,
-    truth: np.ndarray,
+    truth: ScoredTruth,
     min_size: int,
 ) -> tuple[Scores, np.ndarray | None]:
     """Scores of a test volume, and its instances (None from a network that finds points only)."""
+    known = truth.annotated
     if isinstance(decoding, PointDecoding):
-        counts = detection(points(prediction, scenario, decoding), truth, min_size)
+        counts = detection(points(prediction, scenario, decoding), truth.labels, min_size, known)
         n_true, n_predicted = counts.tp + counts.fn, counts.tp + counts.fp
         return Scores({}, {}, {}, {}, n_true, n_predicted, counts, {"min_size": min_size}), None
     labels = instances(prediction, scenario, decoding)
-    return match(truth, labels, min_size=min_size), labels
+    return match(truth.labels, labels, min_size=min_size, annotated=known), labels
 
 
 def scenario_of(run: Path) -> Scenario:
@@ -132,24 +149,29 @@ def scenario_of(run: Path) -> Scenario:
     return RunRecord.read(run).scenario
 
 
-def read_truth(volume: LabelledVolume, data: Data) -> np.ndarray:
-    """True labels (z, y, x).
+def read_truth(volume: LabelledVolume, data: Data) -> ScoredTruth:
+    """The truth of a volume that is scored, in memory.
 
     Raises:
         InputError: See `check_truth`.
     """
-    return check_truth(volume, data).read()
+    labels, mask = check_truth(volume, data)
+    return ScoredTruth(labels.read(), None if mask is None else mask.read().astype(np.bool_))
 
 
-def check_truth(volume: LabelledVolume, data: Data) -> Volume:
-    """The labels of a volume that is scored, which must be annotated in the whole.
+def check_truth(
+    volume: LabelledVolume, data: Data, *, whole: bool = False
+) -> tuple[Volume, AnnotationMask | None]:
+    """The labels of a volume that is scored, and what of them is annotated (None: all).
 
     Args:
         volume: Which one.
         data: Says the name of label images, and the label that means "not annotated here".
+        whole: Whether StarDist learns from it or optimises its thresholds on it, neither of which knows masks.
 
     Raises:
-        InputError: It has points instead of labels, no labels, or voxels that are not annotated.
+        InputError: It has points instead of labels, no labels, or no voxel that is annotated; `whole`, and a voxel
+            is not annotated.
     """
     if volume.points is not None:
         raise InputError(
@@ -159,5 +181,13 @@ def check_truth(volume: LabelledVolume, data: Data) -> Volume:
             remedy="give a volume with labels for validation and test",
         )
     found = open_labels(volume.raw if volume.labels is None else volume.labels, data.labels)
-    require_whole(open_volume(volume.raw), found, volume.mask, data.ignore_label)
-    return found
+    mask = annotation_of(found, volume.mask, data.ignore_label, inside=volume.raw)
+    if whole and mask is not None:
+        total = int(np.prod(found.shape, dtype=np.int64))
+        raise InputError(
+            volume.raw,
+            expected="labels of the whole volume: StarDist trains and optimises its thresholds without masks",
+            received=f"{total - mask.annotated()} of {total} voxels not annotated, by {mask.path}",
+            remedy="crop the volume to the part that is annotated, use another one, or leave out stardist",
+        )
+    return found, mask

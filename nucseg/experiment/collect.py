@@ -144,6 +144,8 @@ def _overlays(config: ExperimentConfig, done: list[tuple[Cell, dict[str, Any]]],
                     "raw": _relative(volume.raw, root),
                     "truth": _relative(volume.labels or volume.raw, root),
                     "labels": dataset.labels,
+                    "mask": volume.mask and _relative(volume.mask, root),
+                    "ignore_label": dataset.ignore_label,
                     "predicted": str((cell.folder / "instances" / str(number)).relative_to(root)),
                 }
             )

@@ -92,18 +92,22 @@ def run_experiment(
 
 
 def _check_volumes(due: list[Cell], root: Path) -> None:
-    """See, before hours of training, that the volumes which are scored are annotated in the whole.
+    """See, before hours of training, that there is a truth to score with.
 
-    StarDist's training knows no mask: its training volumes must be so, too.
+    StarDist's training and its choice of thresholds know no mask: their volumes must be annotated in the whole.
     """
     from nucseg.experiment.choice import check_truth
 
     for dataset in dict.fromkeys(cell.dataset.name for cell in due):
         mine = [cell for cell in due if cell.dataset.name == dataset]
         volumes, data = volumes_of(mine[0].dataset, root), mine[0].dataset
-        learned = data.train if any(cell.entry is None for cell in mine) else ()
-        for volume in (*volumes.validation, *volumes.test, *learned):
+        stardist = any(cell.entry is None for cell in mine)
+        for volume in volumes.validation:
+            check_truth(volume, data, whole=stardist)
+        for volume in volumes.test:
             check_truth(volume, data)
+        for volume in data.train if stardist else ():
+            check_truth(volume, data, whole=True)
 
 
 def _here(due: list[Cell], root: Path, say: Log) -> None:

@@ -20,7 +20,7 @@ from nucseg.errors import InputError
 from nucseg.evaluate.matching import match
 from nucseg.experiment.cell import image_results, summed_up, write_instances
 from nucseg.experiment.cells import Cell
-from nucseg.experiment.choice import GOALS, read_truth
+from nucseg.experiment.choice import GOALS, check_truth, read_truth
 from nucseg.experiment.config import StarDistSettings, Triple
 from nucseg.experiment.dataset import image_names, volumes_of
 from nucseg.network.backend import use_threads
@@ -182,7 +182,7 @@ def run_stardist(cell: Cell, root: Path, log: Log) -> dict[str, Any]:
         labels = _labels(model, _raw(volume, data))
         write_instances(cell.folder / "instances" / str(number), "main", labels, volume)
         true = read_truth(volume, data)
-        scores.append(match(true, labels, min_size=cell.config.min_size))
+        scores.append(match(true.labels, labels, min_size=cell.config.min_size, annotated=true.annotated))
     images = image_results(scores, volumes.test)
     decoding = {"prob_threshold": thresholds["prob"], "nms_threshold": thresholds["nms"]}
     result = {"seeds": "main", "checkpoint": stop.steps, "decoding": decoding, "validation": validated}
@@ -259,8 +259,8 @@ def _raw(volume: LabelledVolume, data: Data) -> np.ndarray:
 
 
 def _truth(volume: LabelledVolume, data: Data) -> np.ndarray:
-    """Labels int32 (z, y, x), numbered from 1: StarDist draws with them."""
-    labels = read_truth(volume, data)
+    """Labels int32 (z, y, x) of the whole volume, numbered from 1: StarDist draws with them."""
+    labels = check_truth(volume, data, whole=True)[0].read()
     ids, index = np.unique(labels, return_inverse=True)
     return (index.reshape(labels.shape) + (ids[0] != 0)).astype(np.int32)
 

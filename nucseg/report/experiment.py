@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nucseg.annotation import annotation_of, is_name
 from nucseg.errors import InputError
 from nucseg.evaluate.streaming import Int3
 from nucseg.report.drawing import Picture
@@ -224,23 +225,29 @@ def crowded_part(image: ReportImage) -> ReportImage:
     begin = [start if i == axis else 0 for i in range(3)]
     shape = [length if i == axis else n for i, n in enumerate(image.shape)]
     box: tuple[Int3, Int3] = ((begin[0], begin[1], begin[2]), (shape[0], shape[1], shape[2]))
-    truth = image.truth_source
+    truth, annotated = image.truth_source, image.annotated_source
     return replace(
         image,
         raw=image.raw_source.read(*box),
         truth=None if truth is None else truth.read(*box),
         predicted=image.predicted_source.read(*box),
         scale_um=image.voxel_um,
+        annotated=None if annotated is None else annotated.read(*box),
     )
 
 
 def _image(told: Row, base: Path) -> ReportImage:
     raw: Volume = open_volume(base / told["raw"])
+    truth = open_labels(base / told["truth"], told["labels"])
+    mask = told.get("mask")
+    if mask is not None and not is_name(mask):
+        mask = base / mask
     return ReportImage(
         told["image"],
         raw,
-        open_labels(base / told["truth"], told["labels"]),
+        truth,
         open_labels(base / told["predicted"], told["seeds"]),
+        annotated=annotation_of(truth, mask, told.get("ignore_label"), inside=base / told["raw"]),
     )
 
 

@@ -1,12 +1,14 @@
 """Reports about what nucseg wrote: a demo, an experiment, a training run, or the OUT of a run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 
+from nucseg.annotation import AnnotationMask, annotation_of
 from nucseg.blockwise.records import FOLDER, Records
 from nucseg.errors import InputError
 from nucseg.evaluate.scores import Scores
@@ -30,7 +32,14 @@ _STEPS = {
 }
 
 
-def report_folder(folder: str | Path, *, truth: str | Path | None = None, min_size: int = 0) -> Path:
+def report_folder(
+    folder: str | Path,
+    *,
+    truth: str | Path | None = None,
+    min_size: int = 0,
+    mask: str | Path | None = None,
+    ignore_label: int | None = None,
+) -> Path:
     """Write `report.html` into a folder, about what lies there.
 
     Args:
@@ -39,6 +48,9 @@ def report_folder(folder: str | Path, *, truth: str | Path | None = None, min_si
         truth: True labels for the OUT of a run: the page then has the scores, what was found and missed, and the
             worst cases.
         min_size: Objects of fewer voxels are left out of the scores, see `nucseg.match`.
+        mask: What of the truth is annotated, 0 or False elsewhere: path of an array of its shape, or the name of a
+            label image inside the OME-Zarr `truth`.
+        ignore_label: A label of the truth that means "not annotated here".
 
     Returns:
         Path of the page.
@@ -48,6 +60,13 @@ def report_folder(folder: str | Path, *, truth: str | Path | None = None, min_si
             something else than instances, or of another shape.
     """
     base = Path(folder)
+    if truth is None and (mask is not None or ignore_label is not None):
+        raise InputError(
+            f"report about {folder}",
+            expected="true labels, of which a mask or an ignore label says what is annotated",
+            received="no truth",
+            remedy="give the truth, or leave out the mask and the ignore label",
+        )
     if truth is not None and not (base / FOLDER).is_dir():
         raise InputError(
             f"report about {folder}",
@@ -62,7 +81,10 @@ def report_folder(folder: str | Path, *, truth: str | Path | None = None, min_si
     if (base / "run.json").is_file():
         return _report_training(base)
     if (base / FOLDER).is_dir() or ((base / "labels" / "nuclei").is_dir() and not _is_image(base)):
-        return _report_output(base, None if truth is None else open_labels(truth), min_size)
+        if truth is None:
+            return _report_output(base)
+        labels = open_labels(truth)
+        return _report_output(base, labels, min_size, annotation_of(labels, mask, ignore_label, inside=truth))
     raise InputError(
         str(folder),
         expected="the folder of a demo, an experiment, a training run, or the OUT of `nucseg run`",
@@ -129,15 +151,20 @@ def _report_training(base: Path) -> Path:
     )
 
 
-def _report_output(base: Path, truth: Volume | None = None, min_size: int = 0) -> Path:
+def _report_output(
+    base: Path,
+    truth: Volume | None = None,
+    min_size: int = 0,
+    annotated: AnnotationMask | None = None,
+) -> Path:
     heads = {step: head for step in _STEPS if (head := Records(base, step).head())}
     table = _table(base)
     images, parts = [], []
     labelled = (base / "labels" / "nuclei").is_dir()
     if labelled:
-        image = _shown_image(base, heads, truth, min_size)
+        image = _shown_image(base, heads)
         if image:
-            images.append(image)
+            images.append(replace(image, truth=truth, min_size=min_size, annotated=annotated))
     if not images and table is not None and len(table["voxels"]):
         known = "volume_um3" in table
         volumes = table["volume_um3" if known else "voxels"].astype(float)
@@ -176,9 +203,7 @@ def _report_output(base: Path, truth: Volume | None = None, min_size: int = 0) -
     )
 
 
-def _shown_image(
-    base: Path, heads: dict[str, dict[str, Any]], truth: Volume | None, min_size: int
-) -> ReportImage | None:
+def _shown_image(base: Path, heads: dict[str, dict[str, Any]]) -> ReportImage | None:
     """The instances over the raw image, or over the prediction where the raw image is not recorded."""
     labels = open_labels(base)
     for step in ("predict", "measure"):
@@ -188,7 +213,7 @@ def _shown_image(
                 raw = _raw(Path(fields["volume"]), fields.get("channel"))
             except InputError:
                 continue  # moved or deleted since: the next best picture, under a title that says so
-            return ReportImage("Instances", raw, truth, labels, min_size=min_size)
+            return ReportImage("Instances", raw, None, labels)
     source = heads.get("segment", {}).get("fields", {}).get("prediction") or base / "prediction"
     try:
         prediction = open_volume(source)
@@ -200,7 +225,7 @@ def _shown_image(
     except InputError:
         return None
     name = "Instances over the prediction (the raw image is not there)"
-    return ReportImage(name, shown, truth, labels, min_size=min_size)
+    return ReportImage(name, shown, None, labels)
 
 
 def _raw(path: Path, channel: int | None = None) -> Volume:

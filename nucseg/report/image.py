@@ -6,10 +6,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nucseg.annotation import AnnotationMask
 from nucseg.errors import InputError
 from nucseg.evaluate.paths import evaluate_volumes
 from nucseg.evaluate.scores import Scores
-from nucseg.evaluate.streaming import CenterSum, InMemory, Int3, Readable, blocks_of, labels_of_points
+from nucseg.evaluate.streaming import (
+    CenterSum,
+    InMemory,
+    Int3,
+    Readable,
+    blocks_of,
+    in_unknown,
+    labels_of_points,
+)
 from nucseg.instances.centroids import Centroids
 from nucseg.volume import Volume
 
@@ -38,6 +47,7 @@ class ReportImage:
         predicted: Labels of the same shape.
         scale_um: Voxel size (z, y, x) in um; by default what `raw` says, if it is a `Volume`.
         min_size: Objects of fewer voxels are left out of the comparison, see `nucseg.match`.
+        annotated: 0 or False where the truth is not annotated, and where nothing is right or wrong; None: all is.
     """
 
     name: str
@@ -46,11 +56,17 @@ class ReportImage:
     predicted: np.ndarray | Volume
     scale_um: tuple[float, float, float] | None = None
     min_size: int = 0
+    annotated: np.ndarray | AnnotationMask | None = None
 
     def __post_init__(self) -> None:
         shapes = {
             what: tuple(source.shape)[-3:]
-            for what, source in (("raw", self.raw), ("truth", self.truth), ("predicted", self.predicted))
+            for what, source in (
+                ("raw", self.raw),
+                ("truth", self.truth),
+                ("predicted", self.predicted),
+                ("annotated", self.annotated),
+            )
             if source is not None
         }
         if len(set(shapes.values())) > 1:
@@ -80,8 +96,16 @@ class ReportImage:
 
     @property
     def truth_source(self) -> Readable | None:
-        """The true labels."""
-        return None if self.truth is None else _source(self.truth)
+        """The true labels where they are annotated, background elsewhere."""
+        known = self.annotated_source
+        if self.truth is None or known is None:
+            return None if self.truth is None else _source(self.truth)
+        return _Known(_source(self.truth), known)
+
+    @property
+    def annotated_source(self) -> Readable | None:
+        """0 where the truth is not annotated; None: all of it is."""
+        return None if self.annotated is None else _source(self.annotated)
 
     @property
     def predicted_source(self) -> Readable:
@@ -92,7 +116,9 @@ class ReportImage:
     def scores(self) -> Scores | None:
         """Scores with the single objects; None without truth."""
         truth = self.truth_source
-        return None if truth is None else evaluate_volumes(self.predicted_source, truth, self.min_size)
+        if truth is None:
+            return None
+        return evaluate_volumes(self.predicted_source, truth, self.min_size, annotated=self.annotated_source)
 
     @cached_property
     def true_centers(self) -> Centroids:
@@ -116,6 +142,8 @@ class ReportImage:
         ]
         hits = labels_of_points(points, truth)
         ignored = (hits != 0) & ~np.isin(hits, scores.objects.true_ids)
+        if self.annotated_source is not None:
+            ignored |= in_unknown(points, self.annotated_source)
         points, hits = points[~ignored], hits[~ignored]
         inside = np.flatnonzero(hits)
         at = np.searchsorted(true_ids, hits[inside])
@@ -132,6 +160,18 @@ class ReportImage:
         )
 
 
+class _Known:
+    """True labels where they are annotated, background elsewhere."""
+
+    def __init__(self, truth: Readable, annotated: Readable) -> None:
+        self._truth, self._annotated = truth, annotated
+        self.shape, self.write_unit = truth.shape, truth.write_unit
+
+    def read(self, begin: Int3 = (0, 0, 0), shape: Int3 | None = None, fill: float = 0) -> np.ndarray:
+        labels = self._truth.read(begin, shape, fill)
+        return np.where(self._annotated.read(begin, shape, 1) != 0, labels, labels.dtype.type(0))
+
+
 class _FirstChannel:
     """A volume without its channel axis."""
 
@@ -144,8 +184,8 @@ class _FirstChannel:
         return region[0] if region.ndim == 4 else region
 
 
-def _source(labels: np.ndarray | Volume) -> Readable:
-    return labels if isinstance(labels, Volume) else InMemory(np.asarray(labels))
+def _source(labels: np.ndarray | Volume | AnnotationMask) -> Readable:
+    return labels if isinstance(labels, Volume | AnnotationMask) else InMemory(np.asarray(labels))
 
 
 def _centers(labels: Readable | None) -> Centroids:

@@ -19,7 +19,7 @@ from nucseg.network.model import TrainedModel
 from nucseg.points import write_columns
 from nucseg.selection.grid_file import read_grid
 from nucseg.selection.result import Choice, RunSelection, columns, table_rows
-from nucseg.selection.volumes import Given, open_validation, reach_of, trained_on
+from nucseg.selection.volumes import Given, Masks, open_validation, reach_of, trained_on
 from nucseg.selection.work import FOLDER, Work
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ def select_run(
     min_size: int = 0,
     labels: str = "nuclei",
     channel: int | None = None,
+    masks: Masks = None,
+    ignore_label: int | None = None,
     launcher: Launcher | None = None,
     threads: int | None = None,
     keep_predictions: bool = False,
@@ -66,6 +68,10 @@ def select_run(
         min_size: Objects of fewer voxels are left out of the scores, see `nucseg.match`.
         labels: Name of the label image inside an OME-Zarr.
         channel: Of the images. None: as in training, where an image has several.
+        masks: What of the volumes is annotated, 0 or False elsewhere: the name of a label image inside each of them,
+            or a list of names or paths (None: all is annotated), one a volume. Voxels that are not annotated are
+            neither right nor wrong, see `nucseg.match`. Volumes of the training configuration bring their own.
+        ignore_label: A label that means "not annotated here". None: as in training.
         launcher: Where predictions are made. None: in this process, which loads the library only once.
         threads: Floods at a time. None: as many as there are cores.
         keep_predictions: Keep the predictions, so that another grid needs none; else each is deleted once it is
@@ -75,13 +81,14 @@ def select_run(
         ways: What may be made of a prediction, see `nucseg.evaluate.ways`.
 
     Raises:
-        InputError: No run, checkpoint, volume or labels; a goal that the scenario cannot be selected for.
+        InputError: No run, checkpoint, volume or labels; a mask that does not fit; a goal that the scenario cannot
+            be selected for.
         BlocksFailed: A prediction failed in part; the same call goes on from there.
     """
     goals = checked_goals(for_)
     model = TrainedModel.load(run)
     iterations = _iterations(run, checkpoints)
-    opened = open_validation(volumes, model, labels, channel)
+    opened = open_validation(volumes, model, labels, channel, masks, ignore_label)
     for raw in trained_on(opened, model.record.config):
         told = f"warning: {raw} is a volume that this run was trained on: its scores do not tell how good the run is"
         log(told) if log else logger.warning(told.removeprefix("warning: "))

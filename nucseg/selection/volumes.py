@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nucseg.annotation import require_whole
+from nucseg.annotation import AnnotatedLabels, AnnotationMask, annotation_of, is_name
 from nucseg.blockwise.records import identity
 from nucseg.errors import InputError
 from nucseg.evaluate.select import largest_extent
@@ -18,6 +18,8 @@ from nucseg.volume import Volume, open_labels, open_volume
 
 Given = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
 """An OME-Zarr with labels inside, or an image and its labels."""
+Masks = str | os.PathLike[str] | Sequence[str | os.PathLike[str] | None] | None
+"""The name of a mask in all volumes, or for each volume its mask, by name or path, or None; None: no masks."""
 
 
 class ValidationVolume(NamedTuple):
@@ -27,11 +29,13 @@ class ValidationVolume(NamedTuple):
         raw: Path of the image.
         labels: The labels.
         channel: Of the image; None: all.
+        mask: What of the labels is annotated; None: all.
     """
 
     raw: str
     labels: Volume
     channel: int | None
+    mask: AnnotationMask | None = None
 
     @property
     def key(self) -> str:
@@ -40,23 +44,35 @@ class ValidationVolume(NamedTuple):
         return f"{path.name.removesuffix('.zarr')}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"
 
     def identity(self) -> dict[str, Any]:
-        """What tells these volumes from others at the same paths; of the labels every value (all are read)."""
-        labels = self.truth()
+        """What tells these volumes from others at the same paths; of labels and mask every value (all are read)."""
+        labels, annotated = self.truth(), self.annotated()
         values = hashlib.sha256(f"{labels.dtype.str} {labels.shape} ".encode())
         values.update(np.ascontiguousarray(labels))
-        return {
+        known: dict[str, Any] = {
             "raw": identity(self.raw),
             "labels": {"path": str(Path(self.labels.path).resolve()), "sha256": values.hexdigest()},
             "channel": self.channel,
         }
+        if annotated is not None:
+            known["annotated"] = hashlib.sha256(np.packbits(annotated)).hexdigest()
+        return known
 
     def truth(self) -> np.ndarray:
-        """The labels, all in memory."""
-        return self.labels.read()
+        """The labels, all in memory; background where nothing is annotated."""
+        return (self.labels if self.mask is None else AnnotatedLabels(self.labels, self.mask)).read()
+
+    def annotated(self) -> np.ndarray | None:
+        """Where they are annotated, bool, all in memory; None: everywhere."""
+        return None if self.mask is None else self.mask.read().astype(np.bool_)
 
 
 def open_validation(
-    volumes: Sequence[Given], model: TrainedModel, labels: str, channel: int | None
+    volumes: Sequence[Given],
+    model: TrainedModel,
+    labels: str,
+    channel: int | None,
+    masks: Masks = None,
+    ignore_label: int | None = None,
 ) -> list[ValidationVolume]:
     """Open and check validation volumes, or those that the run's configuration names.
 
@@ -65,21 +81,23 @@ def open_validation(
         model: The run's network at any of its checkpoints.
         labels: Name of the label image inside an OME-Zarr.
         channel: Of the images; None: as the run's configuration says, where an image has several.
+        masks: What of each of `volumes` is annotated; those of the configuration bring their own.
+        ignore_label: A label that means "not annotated here"; None: as the run's configuration says.
 
     Raises:
-        InputError: There is no volume, one has no labels, labels of another shape or of a part of it only (by the
-            mask or `ignore_label` of the run's configuration), or the model is for other channels.
+        InputError: There is no volume, one has no labels or labels of another shape, a mask does not fit or leaves
+            nothing, or the model is for other channels.
     """
     config: dict[str, Any] = model.record.config or {}
     data: dict[str, Any] = config.get("data") or {}
     pairs: list[tuple[str, str | None]] = []
-    masks: list[str | None] = [None] * len(volumes)
+    own_masks = _mask_of_each(masks, len(volumes))
     for given in volumes:
         raw, own = given if isinstance(given, tuple) else (given, None)
         pairs.append((os.fspath(raw), None if own is None else os.fspath(own)))
     if not volumes:
         pairs = [(v["raw"], v.get("labels")) for v in data.get("validation") or ()]
-        masks = [v.get("mask") for v in data.get("validation") or ()]
+        own_masks = [v.get("mask") for v in data.get("validation") or ()]
         labels = data.get("labels", labels)
     if not pairs:
         raise InputError(
@@ -89,9 +107,31 @@ def open_validation(
             remedy="name volumes that the network was not trained on",
         )
     opened = [_open(raw, own, model, labels, channel, data.get("channel")) for raw, own in pairs]
-    for volume, mask in zip(opened, masks, strict=True):
-        require_whole(open_volume(volume.raw), volume.labels, mask, data.get("ignore_label"))
-    return opened
+    ignored = data.get("ignore_label") if ignore_label is None else ignore_label
+    return [
+        volume._replace(mask=annotation_of(volume.labels, mask, ignored, inside=volume.raw))
+        for volume, mask in zip(opened, own_masks, strict=True)
+    ]
+
+
+def _mask_of_each(masks: Masks, count: int) -> list[str | None]:
+    """The mask of each of `count` volumes; one that is given by its name serves all."""
+    if masks is None:
+        return [None] * count
+    several = [masks] if isinstance(masks, str | os.PathLike) else list(masks)
+    given = [None if mask is None else os.fspath(mask) for mask in several]
+    if len(given) == 1 and count > 1 and given[0] is not None and is_name(given[0]):
+        given *= count
+    if len(given) != count:
+        raise InputError(
+            "masks",
+            expected="a mask for each volume that is given, or the name of a label image inside all of them",
+            received=f"{len(given)} for {count} volumes",
+            remedy="give one a volume, in the volumes' order"
+            if count
+            else "write the masks of data.validation into the training configuration, or name the volumes",
+        )
+    return given
 
 
 def trained_on(volumes: Sequence[ValidationVolume], config: dict[str, Any] | None) -> list[str]:

@@ -138,7 +138,7 @@ class _Loaded:
 
     @cached_property
     def truth(self) -> Truth:
-        return Truth(self.volume.truth())
+        return Truth(self.volume.truth(), self.volume.annotated())
 
     @cached_property
     def identity(self) -> dict[str, Any]:

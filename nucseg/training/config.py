@@ -52,7 +52,7 @@ class Data(_Section):
     """Volumes: paths of OME-Zarr images with labels inside, or tables `{raw = ..., labels = ...}`, `{raw = ..., points
     = ...}`, each with a `mask` if only a part is annotated."""
     validation: tuple[LabelledVolume, ...] = ()
-    """Volumes for `nucseg select`; training does not look at them."""
+    """Volumes for `nucseg select`, which scores them where they are annotated; training does not look at them."""
     labels: str = "nuclei"
     """Name of the label image inside an OME-Zarr."""
     ignore_label: int | None = None

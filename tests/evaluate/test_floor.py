@@ -101,3 +101,17 @@ def test_bad_input_is_named():
         tune_threshold_watershed(raw, np.zeros((8, 8, 9), np.uint32))
     with pytest.raises(InputError, match="background only"):
         tune_threshold_watershed(raw, np.zeros((8, 8, 8), np.uint32))
+
+
+def test_what_is_not_annotated_does_not_tune(tuned):
+    raw, truth = (part[:, :, 12:52] for part in tuned[:2])
+    annotated = np.indices(truth.shape)[2] < 22
+    ignoring = np.where(annotated, truth.astype(np.int64), -1)
+    floor = tune_threshold_watershed(raw, truth, annotated=annotated)
+    assert floor.ap_50 == match(truth, floor.labels, (0.5,), annotated=annotated).ap[0.5]
+    other = tune_threshold_watershed(raw, ignoring, annotated=annotated)
+    assert (other.parameters, other.ap_50) == (floor.parameters, floor.ap_50)
+    everywhere = tune_threshold_watershed(raw, np.where(annotated, truth, 0))
+    assert everywhere.ap_50 < floor.ap_50, "nuclei that nobody annotated are no false positives"
+    with pytest.raises(InputError, match="background only"):
+        tune_threshold_watershed(raw, truth, annotated=truth == 0)

@@ -46,7 +46,7 @@ def test_blocks_add_up(truth, predicted, dz, dx):
 
 def test_of_nothing():
     table = merge([])
-    assert [len(x) for x in table] == [0] * 6
+    assert [len(x) for x in table] == [0] * 7
     assert_same(table, contingency(np.zeros((2, 2, 2), np.int32), np.zeros((2, 2, 2), np.uint8)))
 
 

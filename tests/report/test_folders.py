@@ -3,13 +3,16 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from nucseg.blockwise.launch import Local
 from nucseg.blockwise.measure import Measure
 from nucseg.blockwise.segment import Segment
+from nucseg.cli.main import cli
 from nucseg.errors import InputError
 from nucseg.evaluate.matching import match
 from nucseg.evaluate.select import select
@@ -112,6 +115,23 @@ def test_an_output_is_compared_with_the_truth(segmented, raw_path, scene, tmp_pa
     np.save(tmp_path / "other.npy", wrong[1:])
     with pytest.raises(InputError, match="one shape"):
         report_folder(out, truth=tmp_path / "other.npy")
+
+
+def test_an_output_is_compared_where_the_truth_is_annotated(segmented, scene, tmp_path):
+    out = tmp_path / "OUT"
+    shutil.copytree(segmented, out)
+    known = np.indices(scene.truth.shape)[2] < 50
+    np.save(tmp_path / "truth.npy", scene.truth)
+    np.save(tmp_path / "mask.npy", known)
+    scores = match(scene.truth, open_labels(out).read(), annotated=known)
+    arguments = ["report", str(out), "--truth", str(tmp_path / "truth.npy")]
+    result = CliRunner().invoke(cli, [*arguments, "--mask", str(tmp_path / "mask.npy"), "--json"])
+    assert result.exit_code == 0, result.output
+    text = text_of(Path(json.loads(result.stdout)["path"]))
+    assert f"{scores.av_ap:.3f}" in text
+    assert f"{match(scene.truth, open_labels(out).read()).av_ap:.3f}" not in text
+    with pytest.raises(InputError, match="received no truth"):
+        report_folder(out, mask=tmp_path / "mask.npy")
 
 
 def test_truth_is_for_instances(run, scene, tmp_path):
