@@ -76,7 +76,7 @@ def explain(model: type[BaseModel], error: ValidationError, source: str) -> Inpu
         )
     return InputError(
         f"{source}, key {where}" if where else source,
-        expected=problem["msg"],
+        expected=problem["msg"].removeprefix("Value error, "),
         received=_short(problem["input"]),
         remedy="correct it",
     )
