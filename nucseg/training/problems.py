@@ -50,7 +50,7 @@ def explain(model: type[BaseModel], error: ValidationError, source: str) -> Inpu
         source: Where the values came from, such as the path of a TOML.
     """
     problems = error.errors()
-    # Of a value that may be of several kinds, each kind complains: what a kind says of a value that it knows goes first.
+    # Of a value that may be of several kinds each kind complains: one that says more than "another type" goes first.
     ranked = ("extra_forbidden", "value_error")
     problem = next((p for kind in ranked for p in problems if p["type"] == kind), problems[0])
     cause = problem.get("ctx", {}).get("error")
