@@ -20,6 +20,7 @@ from nucseg.evaluate.scores import Scores
 from nucseg.evaluate.select import GOALS, Goal
 from nucseg.evaluate.truth import Truth
 from nucseg.heads.scenario import Decoding, PointDecoding, Scenario
+from nucseg.instances.votes import MOST_PASSES
 
 
 class Way(ABC):
@@ -132,7 +133,7 @@ class Instances(Way):
             for passes in own.get("vote_passes", usual["vote_passes"]):
                 fields = {**usual, **own, "seeds": [kind], "vote_passes": [passes]}
                 if kind != "main" and "seed_threshold" not in own:
-                    fields["seed_threshold"] = list(_vote_thresholds(scenario, usual, passes))
+                    fields["seed_threshold"] = list(_vote_thresholds(scenario, kind, passes))
                 decodings += combinations(Decoding, fields, source)
         return list(dict.fromkeys(decodings))
 
@@ -278,9 +279,11 @@ def combinations[Candidate: BaseModel](
     return found
 
 
-def _vote_thresholds(scenario: Scenario, usual: Mapping[str, list[Any]], passes: Any) -> Sequence[float]:
-    """The usual thresholds, or those of the same nuclei where votes are smoothed otherwise."""
+def _vote_thresholds(scenario: Scenario, kind: str, passes: Any) -> Sequence[float]:
+    """The thresholds of votes that are smoothed so; any where no smoothing is like that, which is told later."""
     vectors = scenario.auxiliary
-    if vectors is None or passes in usual["vote_passes"] or passes not in range(7):
-        return usual["seed_threshold"]
-    return vectors.vote_thresholds_after(passes)[: len(usual["seed_threshold"])]
+    if vectors is None or passes not in range(MOST_PASSES + 1):
+        return (1.0,)
+    return (
+        vectors.peak_thresholds_after(passes) if kind == "vectors" else vectors.vote_thresholds_after(passes)
+    )

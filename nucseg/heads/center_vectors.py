@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from nucseg.errors import InputError
 from nucseg.heads.base import Centers, Crop, Head, weighted_mean
 from nucseg.instances.centroids import center_field
-from nucseg.instances.votes import smooth_votes, vote_map, votes_above
+from nucseg.instances.votes import MOST_PASSES, smooth_votes, vote_map, votes_above
 
 
 class CenterVectors(Head):
@@ -135,9 +135,14 @@ class CenterVectors(Head):
         return self.scale if self.scale > 1 else 5.5
 
     @property
-    def peak_vote_thresholds(self) -> tuple[float, ...]:
-        """Vote thresholds of peaks to choose from, where voxels are grouped by vectors: the lower `vote_thresholds`."""
-        return self.vote_thresholds[:5]
+    def vote_passes(self) -> tuple[int, ...]:
+        """Smoothing passes to choose from: 2, and more for nuclei above the usual size, whose votes scatter further."""
+        spread = min(MOST_PASSES, round(2 * (self.radius / 5.5) ** 2))
+        return (2,) if spread <= 2 else (2, spread)
+
+    def peak_thresholds_after(self, passes: int) -> tuple[float, ...]:
+        """Vote thresholds of peaks to choose from, where voxels are grouped by vectors: the lower of those of seeds."""
+        return self.vote_thresholds_after(passes)[:5]
 
     @property
     def group_distances(self) -> tuple[int, ...]:

@@ -4,6 +4,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from nucseg.instances.votes import MOST_PASSES
+
 Seeds = Literal["main", "votes", "vectors"]
 Voters = Literal["foreground", "all"]
 
@@ -32,7 +34,7 @@ class Decoding(BaseModel):
     seeds: Seeds = "main"
     seed_threshold: float
     foreground_threshold: float
-    vote_passes: int = Field(2, ge=0, le=6)
+    vote_passes: int = Field(2, ge=0, le=MOST_PASSES)
     votes_from: Voters = "foreground"
     reach: int = Field(0, ge=0)
     distance: int = Field(3, ge=1)

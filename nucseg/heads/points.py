@@ -9,6 +9,7 @@ from nucseg.errors import InputError
 from nucseg.heads.base import Head
 from nucseg.heads.center_vectors import CenterVectors
 from nucseg.heads.decoding import Voters
+from nucseg.instances.votes import MOST_PASSES
 
 PointSource = Literal["peaks", "votes"]
 
@@ -36,7 +37,7 @@ class PointDecoding(BaseModel):
     threshold: float = Field(allow_inf_nan=False)
     distance: int = Field(ge=1)
     foreground_threshold: float | None = None
-    vote_passes: int = Field(2, ge=0, le=6)
+    vote_passes: int = Field(2, ge=0, le=MOST_PASSES)
     votes_from: Voters = "foreground"
     reach: int = Field(0, ge=0)
 
@@ -174,11 +175,13 @@ class PointDecoder(BaseModel):
                     threshold=threshold,
                     distance=distance,
                     foreground_threshold=foreground,
+                    vote_passes=passes,
                     reach=reach,
                 )
                 for foreground in self._voters.foreground_thresholds
                 for distance in DISTANCES
-                for threshold in self._vectors.vote_thresholds
+                for passes in self._vectors.vote_passes
+                for threshold in self._vectors.vote_thresholds_after(passes)
             ]
         return grid
 

@@ -179,15 +179,23 @@ class InstanceDecoder(PointDecoder):
         ]
         if reach is not None and vectors is not None and not vectors.unit:
             ways += [
-                {"seeds": "votes", "seed_threshold": seed, "reach": reach, "dilate": dilate}
-                for seed in vectors.vote_thresholds
+                {
+                    "seeds": "votes",
+                    "vote_passes": passes,
+                    "seed_threshold": seed,
+                    "reach": reach,
+                    "dilate": dilate,
+                }
+                for passes in vectors.vote_passes
+                for seed in vectors.vote_thresholds_after(passes)
                 for dilate in main.dilations
             ]
             # A vector to the centre is about half as long as the nucleus; three quarters leave room for odd shapes.
             grouped = {"seeds": "vectors", "reach": -(-3 * reach // 4), "distance": default_distance(reach)}
             ways += [
-                grouped | {"seed_threshold": seed, "within": within}
-                for seed in vectors.peak_vote_thresholds
+                grouped | {"vote_passes": passes, "seed_threshold": seed, "within": within}
+                for passes in vectors.vote_passes
+                for seed in vectors.peak_thresholds_after(passes)
                 for within in vectors.group_distances
             ]
         return [

@@ -8,6 +8,9 @@ from numba import njit
 
 from nucseg.errors import InputError
 
+MOST_PASSES = 6
+"""Smoothing passes: 64 ** 6 * 2 ** 17 votes still fit exactly into a float64."""
+
 
 def vote_map(
     vectors: np.ndarray, foreground: np.ndarray | None = None, reach: float | None = None
@@ -61,7 +64,7 @@ def smooth_votes(votes: np.ndarray, passes: int = 2) -> np.ndarray:
 
     Args:
         votes: Integer array (z, y, x).
-        passes: Number of passes, 0 to 6 (64 ** 6 * 2 ** 17 votes still fit exactly into a float64).
+        passes: Number of passes, 0 to `MOST_PASSES`.
 
     Returns:
         int64 (z, y, x).
@@ -69,9 +72,9 @@ def smooth_votes(votes: np.ndarray, passes: int = 2) -> np.ndarray:
     Raises:
         InputError: `passes` is out of range.
     """
-    if not 0 <= passes <= 6:
+    if not 0 <= passes <= MOST_PASSES:
         raise InputError(
-            "vote smoothing passes", expected="0 to 6", received=f"{passes}", remedy="use 2 (sigma 1)"
+            "vote smoothing passes", expected=f"0 to {MOST_PASSES}", received=f"{passes}", remedy="use 2 (sigma 1)"
         )
     smoothed = np.ascontiguousarray(votes)
     for _ in range(passes):

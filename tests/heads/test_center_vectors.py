@@ -14,6 +14,7 @@ from nucseg.heads.scenario import Scenario
 from nucseg.heads.three_label import ThreeLabel
 from nucseg.instances.centroids import center_vectors, centroids
 from nucseg.instances.seeds import label_seeds
+from nucseg.instances.votes import MOST_PASSES
 from nucseg.testing import check_head
 
 
@@ -115,6 +116,22 @@ def test_thresholds_grow_with_the_nucleus():
     assert large[-1] == pytest.approx(905 * (3 / 8) ** 3, rel=0.03)
     assert CenterVectors(scale=6.0).vote_thresholds == large
     assert CenterVectors(scale=6.0).default_vote_threshold in large
+
+
+def test_votes_of_large_nuclei_are_also_smoothed_more():
+    """The kernel's standard deviation, the root of half the passes, keeps its share of a radius, as far as it may."""
+    assert CenterVectors(scale=5.6).vote_passes == (2,)
+    assert CenterVectors(scale=3.0).vote_passes == (2,)
+    assert CenterVectors(scale=7.8).vote_passes == (2, 4)
+    assert CenterVectors(scale=30.0).vote_passes == (2, MOST_PASSES)
+    scenario = Scenario(heads=[ThreeLabel(), CenterVectors(scale=7.8)])
+    tried = {(d.seeds, d.vote_passes, d.seed_threshold) for d in scenario.decodings(reach=20)}
+    for passes in (2, 4):
+        thresholds = vote_threshold_grid(7.8, passes)
+        assert {t for seeds, p, t in tried if (seeds, p) == ("votes", passes)} == set(thresholds)
+        assert {t for seeds, p, t in tried if (seeds, p) == ("vectors", passes)} == set(thresholds[:5])
+    points = {(d.vote_passes, d.threshold) for d in scenario.point_decodings(20) if d.source == "votes"}
+    assert points == {(p, t) for p in (2, 4) for t in vote_threshold_grid(7.8, p)}
 
 
 def test_unit_vectors_are_directions_in_um():
