@@ -74,7 +74,10 @@ def smooth_votes(votes: np.ndarray, passes: int = 2) -> np.ndarray:
     """
     if not 0 <= passes <= MOST_PASSES:
         raise InputError(
-            "vote smoothing passes", expected=f"0 to {MOST_PASSES}", received=f"{passes}", remedy="use 2 (sigma 1)"
+            "vote smoothing passes",
+            expected=f"0 to {MOST_PASSES}",
+            received=f"{passes}",
+            remedy="use 2 (sigma 1)",
         )
     smoothed = np.ascontiguousarray(votes)
     for _ in range(passes):
