@@ -61,6 +61,8 @@ class StarDistSettings(Section):
 
     seconds: float | None = Field(None, gt=0)
     """Training time; None: that of `training.seconds`."""
+    patience: int | None = Field(None, ge=1)
+    """Epochs without a lower validation loss after which training ends before its time; None: it does not."""
     epochs: int = Field(10_000, ge=1)
     """At most so many epochs."""
     steps_per_epoch: int = Field(100, ge=1)

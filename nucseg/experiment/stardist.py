@@ -157,6 +157,8 @@ def run_stardist(cell: Cell, root: Path, log: Log) -> dict[str, Any]:
     stop = _stop_after(seconds, begun)
     model.prepare_for_training()
     model.callbacks.append(stop)
+    if settings.patience is not None:
+        model.callbacks.append(keras.callbacks.EarlyStopping("val_loss", patience=settings.patience))
     augmenter = Augmenter(augment, scale, cell.seed) if settings.augment else None
     with warnings.catch_warnings():
         # Keras 3 tells StarDist, which feeds it a generator, that it will not shuffle it.

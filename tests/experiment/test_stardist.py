@@ -75,8 +75,8 @@ def test_contrast_is_about_the_mean_as_in_training():
     np.testing.assert_allclose(changed, (raw - raw.mean()) * 1.5 + raw.mean() + 0.25, rtol=1e-5)
 
 
-def test_a_cell(tmp_path):
-    config = ExperimentConfig.model_validate(
+def small_matrix(**changes):
+    return ExperimentConfig.model_validate(
         {
             "seeds": [1],
             "threads": 1,
@@ -104,9 +104,22 @@ def test_a_cell(tmp_path):
                 "learning_rate": 0.003,
                 "nms_thresholds": [0.3],
                 "threshold_steps": 2,
+                **changes,
             },
         }
     )
+
+
+def test_training_ends_when_the_validation_loss_no_longer_falls(tmp_path):
+    """With steps of no length it never falls: one epoch to know it, two of patience."""
+    config = small_matrix(learning_rate=1e-30, epochs=9, steps_per_epoch=2, patience=2)
+    found = run_experiment(config, tmp_path / "out", parallel=0)
+    assert found["failed"] == []
+    assert found["rows"][0]["iterations"] == 3 * 2
+
+
+def test_a_cell(tmp_path):
+    config = small_matrix()
     found = run_experiment(config, tmp_path / "out", parallel=0)
     assert found["failed"] == []
     assert [(r["scenario"], r["seeds"], r["for"]) for r in found["rows"]] == [
