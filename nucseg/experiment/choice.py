@@ -61,6 +61,7 @@ def choose(
     channel: int | None,
     newest: int,
     min_size: int,
+    mirrors: str,
     threads: int | None,
     log: Callable[[str], None],
 ) -> list[Choice]:
@@ -73,6 +74,7 @@ def choose(
         channel: Of the volumes; None: all.
         newest: Among how many of the newest checkpoints.
         min_size: Objects of fewer voxels are left out of the scores.
+        mirrors: Mirrored views that are averaged, see `nucseg.network.mirrors`.
         threads: For the watershed; None: all cores.
         log: Takes lines.
     """
@@ -85,6 +87,7 @@ def choose(
         min_size=min_size,
         labels=labels,
         channel=channel,
+        mirrors=mirrors,
         threads=threads,
         log=log,
     )
@@ -103,10 +106,17 @@ def choose(
     return choices
 
 
-def predict(run: Path, checkpoint: int, volume: LabelledVolume, channel: int | None, out: Path) -> np.ndarray:
+def predict(
+    run: Path, checkpoint: int, volume: LabelledVolume, channel: int | None, out: Path, mirrors: str
+) -> np.ndarray:
     """A prediction float32 (channels, z, y, x) in memory; kept on disk below `out`, and not made twice."""
     Predict(
-        volume=volume.raw, out=str(out), model=str(run), checkpoint=checkpoint, channel=channel
+        volume=volume.raw,
+        out=str(out),
+        model=str(run),
+        checkpoint=checkpoint,
+        channel=channel,
+        mirrors=mirrors,
     ).blockwise(Local(workers=0))
     return open_volume(out / "prediction").read()
 
