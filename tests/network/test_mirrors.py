@@ -106,6 +106,20 @@ def model(request, tmp_path_factory):
     return TrainedModel.load(run)
 
 
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("levels", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("convolutions", [1, 2, 3])
+def test_windows_counted_from_either_end_are_the_same(padding, levels, convolutions):
+    """What lets mirrored tiles agree: at each pooling an input of any admitted size is a whole number of windows."""
+    network = unet("tiny", levels=levels, convolutions=convolutions, padding=padding)
+    for wanted in range(1, 40):
+        left = network.input_shape((wanted, wanted, wanted))[0]
+        for _ in range(levels - 1):
+            left -= 2 * convolutions if padding == "valid" else 0
+            assert left % 2 == 0
+            left //= 2
+
+
 SHAPE = (17, 22, 27)  # no multiples of the pooling: its windows have no symmetry in the volume
 
 
