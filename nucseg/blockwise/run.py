@@ -38,6 +38,7 @@ def run(
     *,
     checkpoint: int | None = None,
     channel: int | None = None,
+    intensity: tuple[float, float] | None = None,
     mirrors: str | Sequence[str] | None = None,
     block: Shape | None = None,
     launcher: Launcher | None = None,
@@ -57,6 +58,7 @@ def run(
         model: Folder of a training run.
         checkpoint: Its iteration; None: the selected one, else the newest.
         channel: Of the volume; None: all that the model takes.
+        intensity: What becomes 0 and 1 for the network; None: as it was trained, see `Predict.intensity`.
         mirrors: Axes along which mirrored views are predicted, too, and averaged, see `Predict.mirrors`. None: as was
             selected for the checkpoint, else none.
         block: Voxels z, y, x of a block in all steps; None has each step choose.
@@ -84,6 +86,7 @@ def run(
         model=model,
         checkpoint=checkpoint,
         channel=channel,
+        intensity=intensity,
         mirrors=mirrors,
         block=block,
     )
