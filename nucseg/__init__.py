@@ -76,6 +76,8 @@ _HOME = {
     "Measure": "blockwise.measure",
     "Local": "blockwise.launch",
     "run": "blockwise.run",
+    "verify": "blockwise.verify",
+    "Verification": "blockwise.verify",
     # evaluation and report
     "Scores": "evaluate.scores",
     "match": "evaluate.matching",
