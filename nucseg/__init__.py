@@ -78,6 +78,8 @@ _HOME = {
     "run": "blockwise.run",
     "verify": "blockwise.verify",
     "Verification": "blockwise.verify",
+    "run_status": "blockwise.status",
+    "RunStatus": "blockwise.status",
     # evaluation and report
     "Scores": "evaluate.scores",
     "match": "evaluate.matching",

@@ -1,10 +1,13 @@
 """Verbs about the OUT of a run: verify, status."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nucseg.cli.verb import Failed, log, verb
+
+if TYPE_CHECKING:
+    from nucseg.blockwise.status import TaskStatus
 
 
 @click.command()
@@ -43,3 +46,59 @@ def verify(out: str, repair: bool, launcher: str) -> dict[str, Any]:
         remedy = "" if repair else "; `nucseg verify OUT --repair` makes damaged blocks again"
         raise Failed(result, f"{out}: {len(found.remaining)} damaged, the first is {first}{remedy}")
     return result
+
+
+@click.command()
+@click.argument("out")
+@verb
+def status(out: str) -> dict[str, Any]:
+    """Say how far the run in OUT is, running or dead: blocks done, rate, time left, failed and slowest blocks.
+
+    A driver on this machine is asked by its process number; one on another machine is taken as running while workers
+    hold the task's lock or a block was done in the last minutes (or three times as long as the slowest block took).
+    Reads only. --json adds settings, inputs, versions, the model's hash and all times that it was worked on. The
+    status is 0 whatever the run's own is.
+    """
+    from nucseg.blockwise.status import run_status
+
+    found = run_status(out)
+    lines = [f"{found.out}: {found.state}"]
+    for task in found.tasks:
+        lines += _task_lines(task)
+    return {**found.to_json(), "text": "\n".join(lines)}
+
+
+def _task_lines(task: "TaskStatus") -> list[str]:
+    """What is told of one task on a terminal."""
+    share = f"{task.done} of {task.blocks} blocks"
+    rate = f", {task.blocks_per_minute:.3g} blocks/min" if task.blocks_per_minute else ""
+    speed = f" ({task.mvox_per_s:.3g} Mvox/s)" if task.mvox_per_s else ""
+    left = f", {_duration(task.seconds_left)} left" if task.seconds_left is not None else ""
+    memory = f", {task.peak_memory_bytes / 2**30:.2g} GiB a worker" if task.peak_memory_bytes else ""
+    lines = [f"{task.task}: {task.state}, {share}{rate}{speed}{left}{memory}; {task.based_on}"]
+    if task.runs:
+        last = task.runs[-1]
+        ended = f"ended {last['ended']}" if last["ended"] else "no end recorded"
+        lines.append(
+            f"  started {last['started']}, {ended}, {last['launcher']} with {last['workers']} workers"
+        )
+    if task.model_hash:
+        lines.append(f"  model {task.model_hash[:12]}")
+    if task.damaged:
+        lines.append(f"  {task.damaged} blocks were found damaged and are not made again")
+    shown = task.failed[:10]
+    lines += [f"  failed {block}: {block.error}; log {block.log}" for block in shown]
+    if len(task.failed) > len(shown):
+        lines.append(f"  and {len(task.failed) - len(shown)} more; logs in {task.logs}")
+    if task.slowest and task.state != "done":
+        slowest = ", ".join(f"{block} {block.seconds:.3g} s" for block in task.slowest[:3])
+        lines.append(f"  slowest {slowest}")
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    """A duration for a reader, in one unit."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
