@@ -15,16 +15,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from nucseg.blockwise.records import Records
+from nucseg.errors import InputError
 
 if TYPE_CHECKING:
     from nucseg.blockwise.launch import Launcher
 
 
+Kind = Literal["run", "repair"]
+
+
 @contextmanager
-def attended(records: Records, run: str, launcher: "Launcher", blocks: int) -> Iterator[None]:
+def attended(
+    records: Records, run: str, launcher: "Launcher", blocks: int, kind: Kind = "run"
+) -> Iterator[None]:
     """Note that this process has a task's blocks done, and when it has ended.
 
     Args:
@@ -32,11 +38,12 @@ def attended(records: Records, run: str, launcher: "Launcher", blocks: int) -> I
         run: Names this run, as in the lines of its blocks.
         launcher: Where workers run.
         blocks: Number of blocks to do.
+        kind: A run does all blocks that are not done, a repair only damaged ones.
     """
     path = records.folder / "runs.jsonl"
     started = time.time()
     process = {"host": socket.gethostname(), "pid": os.getpid(), "process_start": _process_start(os.getpid())}
-    where = {"launcher": type(launcher).__name__, "workers": launcher.workers}
+    where = {"kind": kind, "launcher": type(launcher).__name__, "workers": launcher.workers}
     _append(path, {"run": run, "event": "start", "time": started, "blocks": blocks, **process, **where})
     try:
         yield
@@ -48,8 +55,8 @@ def attended(records: Records, run: str, launcher: "Launcher", blocks: int) -> I
 def runs(records: Records) -> list[dict[str, Any]]:
     """All runs of a task, oldest first.
 
-    Each has `run`, `started` (seconds since 1970), `blocks` (to do), `host`, `pid`, `launcher`, `workers`, and `ended`
-    and `how` (ended, interrupted); these two are None where there is no such line.
+    Each has `run`, `kind`, `started` (seconds since 1970), `blocks` (to do), `host`, `pid`, `launcher`, `workers`, and
+    `ended` and `how` (ended, interrupted); these two are None where there is no such line.
     """
     path = records.folder / "runs.jsonl"
     if not path.exists():
@@ -79,6 +86,23 @@ def process_alive(run: dict[str, Any]) -> bool | None:
     except PermissionError:  # somebody else's: it is there
         pass
     return bool(_process_start(run["pid"]) == run["process_start"])
+
+
+def check_nobody_at_work(records: Records) -> None:
+    """Make sure that no run of this machine is at work on a task.
+
+    Raises:
+        InputError: One is.
+    """
+    for last in runs(records)[-1:]:
+        if last["ended"] is not None or not process_alive(last):
+            continue
+        raise InputError(
+            str(records.path.parent.parent),
+            expected=f"nobody at work on {records.folder.name}",
+            received=f"a run of process {last['pid']} on this machine",
+            remedy="wait until it has ended, then repair",
+        )
 
 
 def held_by_workers(records: Records) -> bool | None:

@@ -33,6 +33,8 @@ from nucseg.errors import InputError
 from nucseg.storage import ome
 
 FOLDER = ".nucseg"
+SET_ASIDE = "damaged"
+"""Status of the line of a block that was done and was then found damaged."""
 
 
 def check_folder(out: Path) -> None:

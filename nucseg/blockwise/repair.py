@@ -12,16 +12,13 @@ import uuid
 from collections.abc import Callable, Collection
 
 from nucseg.blockwise.grid import Block, Shape
-from nucseg.blockwise.history import attended
+from nucseg.blockwise.history import attended, check_nobody_at_work
 from nucseg.blockwise.launch import Launcher
 from nucseg.blockwise.read_back import recorded_grid, stored_files
-from nucseg.blockwise.records import Records, write_json
+from nucseg.blockwise.records import SET_ASIDE, Records, write_json
 from nucseg.blockwise.task import Task
 from nucseg.errors import InputError
 from nucseg.volume import open_volume
-
-SET_ASIDE = "damaged"
-"""Status of the line of a block that was done and was then found damaged."""
 
 
 def digests_before_damage(records: Records) -> dict[Shape, str]:
@@ -50,8 +47,12 @@ def make_again(
     Returns:
         Why blocks are still not what they were; empty when all are. If their input is gone, or is not what it was,
         nothing was changed.
+
+    Raises:
+        InputError: A run is at work on the task.
     """
     records, grid = Records(task.out, task.name), recorded_grid(task)
+    check_nobody_at_work(records)
     try:
         task = task.prepared()
         task.check_worker()
@@ -63,7 +64,7 @@ def make_again(
         log(f"{task.name}: {len(blocks)} block{'s'[: len(blocks) > 1]} to make again")
     before, run = digests_before_damage(records), uuid.uuid4().hex
     write_json(records.job, task.job(run))
-    with attended(records, run, launcher, len(blocks)):
+    with attended(records, run, launcher, len(blocks), "repair"):
         trouble = launcher.run(task, records, run, only=blocks)
     done, failed = records.read(run)
     causes: dict[Shape, str] = {}

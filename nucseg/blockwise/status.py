@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from nucseg.blockwise.grid import Grid, Shape
 from nucseg.blockwise.history import held_by_workers, newest_record, process_alive, runs
 from nucseg.blockwise.job import recorded_names
-from nucseg.blockwise.records import Records
+from nucseg.blockwise.records import SET_ASIDE, Records
 from nucseg.errors import InputError
 
 WINDOW = 300.0
@@ -62,7 +62,7 @@ class TaskStatus(BaseModel):
     blocks: int
     done: int
     failed: list[BlockStatus]
-    """Blocks that failed in the newest run and are not done."""
+    """Blocks that failed in the newest run, or in a repair since, and are not done."""
     damaged: int
     """Blocks that `verify` found damaged and that are not made again."""
     blocks_per_minute: float | None
@@ -77,8 +77,8 @@ class TaskStatus(BaseModel):
     peak_memory_bytes: int
     """Of the largest worker."""
     runs: list[dict[str, Any]]
-    """Each time the task was worked on: `started`, `ended` (UTC; None: unknown or not yet), `how`, `host`, `pid`,
-    `launcher`, `workers`, `blocks` (that were to do)."""
+    """Each time the task was worked on: `kind` (run, repair), `started`, `ended` (UTC; None: unknown or not yet), `how`,
+    `host`, `pid`, `launcher`, `workers`, `blocks` (that were to do)."""
     config: dict[str, Any]
     """The task's fields, every choice made."""
     inputs: dict[str, Any]
@@ -139,19 +139,16 @@ def _task_status(records: Records) -> TaskStatus:
             remedy="restore the file from a copy, or start afresh with overwrite (--overwrite)",
         ) from None
     history, now = runs(records), time.time()
-    newest = history[-1]["run"] if history else _job_run(records)
-    done, failed = records.read(newest)
-    named = {
-        (line["block"][0], line["block"][1], line["block"][2]): line for line in _failures(records, newest)
-    }
-    aside = {tuple(line["block"]) for line in records.lines() if line["status"] == "damaged"} - done.keys()
+    done, _ = records.read()
+    failed = _failures(records, history, done)
+    aside = {tuple(line["block"]) for line in records.lines() if line["status"] == SET_ASIDE} - done.keys()
     grid = _grid(head)
-    state, based_on = _state(records, history, done, total, now)
+    attempts = [run for run in history if run["kind"] == "run" or run["ended"] is None]
+    state, based_on = _state(records, attempts, done, total - len(aside), now)
     if state == "failed" and grid is not None:
-        failed |= {
-            b.index: "lost with its worker" for b in grid if b.index not in done and b.index not in failed
-        }
-    rate = _rate(history, done, state, now)
+        undone = (block.index for block in grid if block.index not in done and block.index not in aside)
+        failed = {index: {"error": "lost with its worker"} for index in undone} | failed
+    rate = _rate(attempts, done, state, now)
     slow = sorted(done.items(), key=lambda item: -item[1]["seconds"])[:SLOWEST]
     return TaskStatus(
         task=records.folder.name,
@@ -160,9 +157,8 @@ def _task_status(records: Records) -> TaskStatus:
         blocks=total,
         done=len(done),
         failed=[
-            _block(grid, index, error=error, log=_log(records, named.get(index)))
-            for index, error in failed.items()
-            if index not in aside or index in named
+            _block(grid, index, error=line["error"], log=_log(records, line))
+            for index, line in sorted(failed.items())
         ],
         damaged=len(aside),
         blocks_per_minute=rate and rate[0] * 60,
@@ -184,13 +180,16 @@ def _task_status(records: Records) -> TaskStatus:
 
 
 def _state(
-    records: Records, history: list[dict[str, Any]], done: dict[Shape, dict[str, Any]], total: int, now: float
+    records: Records, history: list[dict[str, Any]], done: dict[Shape, dict[str, Any]], whole: int, now: float
 ) -> tuple[State, str]:
-    """The state of a task and how it is known."""
+    """The state of a task and how it is known; `whole`: blocks that were never found damaged, or are made again."""
+    total = (records.head() or {}).get("blocks")
     if len(done) == total:
         return "done", "all blocks are recorded"
     last = history[-1] if history else None
     driver = f"process {last['pid']} on {last['host']}" if last else "an unknown process"
+    if len(done) == whole and last and last["ended"]:
+        return "failed", "all blocks were done, but some were found damaged since"
     if last and last["how"] == "ended":
         return "failed", f"{driver} ended it with blocks undone"
     if last and last["how"] == "interrupted":
@@ -227,8 +226,18 @@ def _rate(
     return None
 
 
-def _failures(records: Records, run: str | None) -> list[dict[str, Any]]:
-    return [line for line in records.lines() if line["status"] == "failed" and line["run"] == run]
+def _failures(
+    records: Records, history: list[dict[str, Any]], done: dict[Shape, dict[str, Any]]
+) -> dict[Shape, dict[str, Any]]:
+    """Lines of blocks that failed in the newest run, or in a repair since, and are not done."""
+    last = max((i for i, run in enumerate(history) if run["kind"] == "run"), default=0)
+    names = {run["run"] for run in history[last:]} or {_job_run(records)}
+    found = {}
+    for line in records.lines():
+        z, y, x = line["block"]
+        if line["status"] == "failed" and line["run"] in names and (z, y, x) not in done:
+            found[z, y, x] = line
+    return found
 
 
 def _job_run(records: Records) -> str | None:
@@ -252,8 +261,8 @@ def _block(grid: Grid | None, index: Shape, **values: Any) -> BlockStatus:
     return BlockStatus(block=index, begin=block and block.begin, shape=block and block.shape, **values)
 
 
-def _log(records: Records, line: dict[str, Any] | None) -> str:
-    name = line and line.get("log")
+def _log(records: Records, line: dict[str, Any]) -> str:
+    name = line.get("log")
     return str(records.folder / name) if name else str(records.logs)
 
 

@@ -27,6 +27,7 @@ from nucseg.errors import InputError, NucsegError
 from nucseg.volume import open_volume
 
 Log = Callable[[str], None]
+PENDING = "was found damaged before, and is not made again yet"
 
 
 class Damage(BaseModel):
@@ -72,7 +73,8 @@ class Verification(BaseModel):
     deleted: list[str]
     """Intermediate arrays that were deleted as a whole after all that reads them was done: no damage."""
     tasks: dict[str, dict[str, int]]
-    """For each task `blocks`, `done`, `checked`, `damaged`, and `without_digest`: done, but nothing to compare with."""
+    """For each task `blocks`, `done`, `missing`, `checked`, `damaged`, and `without_digest`: done, with nothing to
+    compare with."""
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -111,7 +113,7 @@ def verify(
             remaining += _repaired(finding, launcher, log, remaining)
     return Verification(
         checked=sum(finding.counts["checked"] for finding in findings),
-        missing=sum(finding.counts["blocks"] - finding.counts["done"] for finding in findings),
+        missing=sum(finding.counts["missing"] for finding in findings),
         damaged=damaged,
         repaired=len(damaged) - len(remaining),
         remaining=remaining,
@@ -140,6 +142,8 @@ class _Finding:
         head, (done, _) = records.head() or {}, records.read()
         self.before = digests_before_damage(records)
         wanted = {index: line["digest"] for index, line in done.items() if line.get("digest")}
+        pending = self.before.keys() - done.keys()
+        self.damaged += [self._block(index, PENDING) for index in sorted(pending)]
         written = task.written()
         if written is None:
             wanted = {}
@@ -159,6 +163,7 @@ class _Finding:
         self.counts = {
             "blocks": head["blocks"],
             "done": len(done),
+            "missing": head["blocks"] - len(done) - len(pending),
             "checked": len(wanted) + len(tables),
             "damaged": len(self.damaged),
             "without_digest": 0 if self.deleted else len(done) - len(wanted),
