@@ -94,13 +94,12 @@ def check_nobody_at_work(records: Records) -> None:
     Raises:
         InputError: One is.
     """
-    for last in runs(records)[-1:]:
-        if last["ended"] is not None or not process_alive(last):
-            continue
+    history = runs(records)
+    if history and history[-1]["ended"] is None and process_alive(history[-1]):
         raise InputError(
             str(records.path.parent.parent),
             expected=f"nobody at work on {records.folder.name}",
-            received=f"a run of process {last['pid']} on this machine",
+            received=f"a run of process {history[-1]['pid']} on this machine",
             remedy="wait until it has ended, then repair",
         )
 

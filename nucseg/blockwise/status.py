@@ -77,8 +77,8 @@ class TaskStatus(BaseModel):
     peak_memory_bytes: int
     """Of the largest worker."""
     runs: list[dict[str, Any]]
-    """Each time the task was worked on: `kind` (run, repair), `started`, `ended` (UTC; None: unknown or not yet), `how`,
-    `host`, `pid`, `launcher`, `workers`, `blocks` (that were to do)."""
+    """Each time the task was worked on: `kind` (run, repair), `started`, `ended` (UTC; None: unknown or not yet),
+    `how`, `host`, `pid`, `launcher`, `workers`, `blocks` (that were to do)."""
     config: dict[str, Any]
     """The task's fields, every choice made."""
     inputs: dict[str, Any]
