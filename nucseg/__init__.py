@@ -74,6 +74,7 @@ _HOME = {
     "Detect": "blockwise.detect",
     "DetectInstances": "blockwise.detect_instances",
     "Measure": "blockwise.measure",
+    "Downsample": "blockwise.downsample",
     "Local": "blockwise.launch",
     "run": "blockwise.run",
     "verify": "blockwise.verify",

@@ -70,7 +70,7 @@ def run_demo(
     """
     from nucseg.blockwise.launch import Local
     from nucseg.blockwise.run import run
-    from nucseg.evaluate.floor import tune_threshold_watershed
+    from nucseg.evaluate.floor_search import tune_threshold_watershed
     from nucseg.evaluate.matching import match
     from nucseg.evaluate.select import instances
     from nucseg.network.checkpoint import list_checkpoints

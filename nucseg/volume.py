@@ -17,12 +17,13 @@ from nucseg.storage.writer import write_image, write_labels
 __all__ = ["Volume", "create_image", "create_labels", "find_labels", "open_labels", "open_volume"]
 
 
-def open_labels(path: str | Path, name: str = "nuclei") -> Volume:
+def open_labels(path: str | Path, name: str = "nuclei", *, level: int = 0) -> Volume:
     """Open labels: the label image `name` below an OME-Zarr, or a label image, array or file itself.
 
     Args:
         path: The OME-Zarr with `labels/NAME`, or the labels themselves.
         name: Name of the label image.
+        level: Level of an OME-Zarr pyramid.
 
     Raises:
         InputError: As `open_volume`; if there are no such labels (names those there are); if the labels are
@@ -42,9 +43,9 @@ def open_labels(path: str | Path, name: str = "nuclei") -> Volume:
                 received=f"labels {', '.join(names)}" if names else "no labels",
                 remedy="name one of these" if names else "give the label file or `PATH/labels/NAME` itself",
             )
-    volume = open_volume(text)
+    volume = open_volume(text, level=level)
     if volume.channels == 1:
-        volume = open_volume(text, channel=0)
+        volume = open_volume(text, channel=0, level=level)
     if volume.channels or volume.dtype.kind not in "iu":
         channels = f", {volume.channels} channels" if volume.channels else ""
         remedy = "give instance labels; a mask becomes instances by labelling its connected components"

@@ -223,3 +223,23 @@ def test_json_is_alone_on_stdout_and_debug_shows_the_traceback(tmp_path: Path) -
     assert "Traceback" in result.stderr
     assert "InputError" in result.stderr
     assert os.listdir(tmp_path) == []
+
+
+def test_downsample_adds_levels_in_place_or_to_a_copy(worm, tmp_path):
+    copy = tmp_path / "copy.zarr"
+    command = ("downsample", worm, copy, "--labels", "nuclei", "--levels", 2, "--factor", 1, 2, 2)
+    result = nucseg(*command, "--launcher", "local:0", "--json")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert {"levels", "digest", "blocks", "skipped", "failed", "mvox_per_s", "peak_memory_bytes"} <= set(
+        found
+    )
+    assert [level["shape"] for level in found["levels"]] == [[40, 24, 36], [40, 12, 18]]
+    labels, level = ns.open_labels(worm), ns.open_labels(copy, level=2)
+    assert set(np.unique(level.read())) <= set(np.unique(labels.read()))
+    assert level.scale_um == pytest.approx([s * f for s, f in zip(labels.scale_um, (1, 4, 4), strict=True)])
+    assert not (worm / "labels" / "nuclei" / "1").exists()
+    in_place = nucseg("downsample", copy, "--levels", 1, "--launcher", "local:0", "--json")
+    assert json.loads(in_place.stdout)["levels"][0]["path"] == str(copy / "1")
+    refused("downsample", worm, tmp_path / "copy.zarr" / "labels" / "nuclei", says="expected a copy of")
+    refused("downsample", copy, "--factor", 1, 1, 1, says="one of them above 1")

@@ -257,6 +257,44 @@ def test_what_was_selected_is_used_afterwards(made, run, tmp_path):
     assert "Selected on validation" in ns.report_folder(run).read_text(encoding="utf-8")
 
 
+def test_what_was_selected_with_mirrors_is_used_with_them(made, run, predicted, tmp_path):
+    volume, scenario = made[1][0], Scenario.named("three_label_cpv")
+    out = tmp_path / "by-hand"
+    Predict(
+        volume=str(volume), out=str(out), model=str(run), checkpoint=TRUE_CHECKPOINT, mirrors="x"
+    ).blockwise(Local(workers=0))
+    prediction = open_volume(out / "prediction").read()
+    predicted.clear()
+    options = {"grid": GRID, "checkpoints": [TRUE_CHECKPOINT]}
+    plain = select_run(run, [volume], **options)
+    assert json.loads((run / "selected.json").read_text())["mirrors"] == plain.mirrors == "none"
+    selection = select_run(run, [volume], **options, mirrors=("x",))
+    truth = open_labels(volume).read()
+    for row, decoding in zip(selection.rows, GRID, strict=True):
+        assert row.scores == Scores.mean([match(truth, instances(prediction, scenario, decoding))])
+    assert plain.score == 1.0 > selection.score
+    assert len(predicted) == 2
+    assert select_run(run, [volume], **options).predicted == 0, "the scores of both settings are kept"
+    again = select_run(run, [volume], **options, mirrors="x")
+    assert (again.predicted, again.to_json()["mirrors"]) == (0, "x")
+    assert json.loads((run / "selected.json").read_text())["mirrors"] == "x"
+
+    assert ns.TrainedModel.load(run).mirrors == "x"
+    assert ns.TrainedModel.load(run, 10).mirrors == "none", "nothing was selected for this one"
+    ns.run(str(volume), str(tmp_path / "out"), model=str(run), launcher=Local(workers=0))
+    np.testing.assert_array_equal(open_volume(tmp_path / "out" / "prediction").read(), prediction)
+    ns.run(str(volume), str(tmp_path / "none"), model=str(run), launcher=Local(workers=0), mirrors="none")
+    found = open_volume(tmp_path / "none" / "prediction").read()
+    np.testing.assert_array_equal(found, made[2][0, TRUE_CHECKPOINT])
+    image = np.random.default_rng(0).random((20, 20, 22), np.float32)
+    model = ns.TrainedModel.load(run)
+    np.testing.assert_array_equal(model.predict(image), model.predict(image, "x"))
+    assert not np.allclose(model.predict(image), model.predict(image, "none"), atol=1e-4)
+    (run / "selected.json").write_text((run / "selected.json").read_text().replace('"x"', '"w"'))
+    with pytest.raises(InputError, match=r"selected\.json.*delete it and select again"):
+        ns.TrainedModel.load(run)
+
+
 def test_volumes_of_the_configuration_pairs_and_the_default_grid(made, tmp_path):
     volumes = made[1]
     data = {"validation": [{"raw": str(v), "labels": None} for v in volumes], "labels": "nuclei"}
@@ -382,6 +420,7 @@ def test_command_line(made, run, tmp_path):
     result = CliRunner().invoke(cli, [*arguments, "--checkpoint", "20", "--min-size", "2"])
     assert result.exit_code == 0, result.output
     answer = json.loads(result.stdout)
+    assert answer["mirrors"] == "none"
     assert (answer["checkpoint"], answer["for"]) == (TRUE_CHECKPOINT, "detection")
     assert Decoding(**answer["parameters"]) == TRUE
     assert answer["best"]["segmentation"]["main"]["score"] == 1.0

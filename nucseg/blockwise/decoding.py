@@ -27,6 +27,8 @@ class Origin(NamedTuple):
     decoding: Decoding | None = None
     nucleus_um: float | None = None
     points: PointDecoding | None = None
+    mirrors: str | None = None
+    """The mirrored views that were averaged, see `nucseg.network.mirrors`."""
 
 
 def write_origin(path: str, origin: Origin) -> None:
@@ -36,6 +38,7 @@ def write_origin(path: str, origin: Origin) -> None:
         "decoding": origin.decoding and origin.decoding.model_dump(mode="json"),
         "nucleus_um": origin.nucleus_um,
         "points": origin.points and origin.points.model_dump(mode="json"),
+        "mirrors": origin.mirrors,
     }
     zarr.open_group(path, mode="r+", use_consolidated=False).attrs[ATTRIBUTE] = said
 
@@ -53,6 +56,7 @@ def read_origin(path: str) -> Origin:
         said["decoding"] and Decoding.model_validate(said["decoding"]),
         said["nucleus_um"],
         points and PointDecoding.model_validate(points),
+        said.get("mirrors"),
     )
 
 

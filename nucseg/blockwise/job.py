@@ -56,22 +56,34 @@ def recorded_task(out: str | Path, name: str) -> Task | None:
         ) from None
 
 
-def recorded_names(out: str | Path) -> list[str]:
-    """Names of the tasks that have records in an OUT, in the order of the work; a lab's own come last.
+def recorded(out: str | Path) -> dict[str, Records]:
+    """The records of all tasks of an OUT, in the order of the work; a lab's own tasks come last.
+
+    Returns:
+        Records by the task's name; levels that were added to the prediction or to labels, whose records lie there, by
+        a path such as `labels/nuclei/downsample-1`.
 
     Raises:
         InputError: No run was ever begun there.
     """
-    folder = Path(out) / FOLDER
-    if not folder.is_dir():
+    root = Path(out).resolve()
+    found = {}
+    for folder in (root, root / "prediction", *sorted((root / "labels").glob("*"))):
+        names = [path.stem for path in (folder / FOLDER).glob("*.json")]
+        for name in sorted(names, key=_place):
+            found[(folder / name).relative_to(root).as_posix()] = Records(folder, name)
+    if not found and not (root / FOLDER).is_dir():
         raise InputError(
             str(out),
             expected="the OUT of a run, with its records in .nucseg",
-            received="a folder without records" if Path(out).exists() else "nothing",
+            received="a folder without records" if root.exists() else "nothing",
             remedy="name the OUT that `nucseg run`, `predict`, `segment`, `detect` or `measure` wrote",
         )
-    names = (path.stem for path in folder.glob("*.json"))
-    return sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    return found
+
+
+def _place(name: str) -> tuple[int, int, str]:
+    return (ORDER.index(name) if name in ORDER else len(ORDER)), len(name), name  # downsample-10 behind -2
 
 
 def read_job(path: str | Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from nucseg.blockwise.grid import Block, Grid, Shape, chunk_shape
 from nucseg.blockwise.records import Records, identity
 from nucseg.blockwise.task import Task
 from nucseg.instances.digest import array_digest
+from nucseg.network.mirrors import NONE, Mirrors
 from nucseg.storage.normalization import zero_and_one
 from nucseg.volume import Volume, create_image, open_volume
 
@@ -46,12 +47,17 @@ class Predict(Task):
     measured: bool = False
     """Whether `intensity` follows from the model and the volume; set when it is found."""
 
+    mirrors: Mirrors | None = None
+    """Axes along which mirrored views are predicted, too, to be averaged: "none", "all", or some such as "yx" or
+    ("y", "x"). n axes take 2^n times as long, all three 8 times. None: as was selected for the checkpoint, else
+    none."""
+
     _model: "TrainedModel" = PrivateAttr()
     _volume: Volume = PrivateAttr()
     _prediction: Volume = PrivateAttr()
 
     def resolved(self) -> Self:
-        """See `Task.resolved`: the checkpoint, the range of intensities and the block are settled.
+        """See `Task.resolved`: the checkpoint, its mirrors, the range of intensities and the block are settled.
 
         Raises:
             InputError: No volume, no model, or a model for other channels.
@@ -68,6 +74,7 @@ class Predict(Task):
                 "checkpoint": model.checkpoint.iteration,
                 "intensity": intensity,
                 "measured": measured,
+                "mirrors": model.mirrors if self.mirrors is None else self.mirrors,
                 "block": aligned(self.block or (SIDE, SIDE, SIDE), volume.shape, model.pooling),
             }
         )
@@ -97,7 +104,8 @@ class Predict(Task):
             shards=block,
             chunks=chunk_shape(block),
         )
-        write_origin(str(path), Origin(model.scenario, model.decoding, model.record.nucleus_um, model.points))
+        origin = Origin(model.scenario, model.decoding, model.record.nucleus_um, model.points, self.mirrors)
+        write_origin(str(path), origin)
 
     def check_worker(self) -> None:
         """Keras is installed and the checkpoint is whole; neither Keras nor its backend is loaded."""
@@ -121,7 +129,7 @@ class Predict(Task):
         begin = tuple(b - context for b, context in zip(block.begin, self._model.context, strict=True))
         shape = self._model.network.input_shape(self._block())
         raw, nonfinite = self._normalised((begin[0], begin[1], begin[2]), shape, block)
-        predicted = self._model.predict(raw)
+        predicted = self._model.predict(raw, self.mirrors)
         z, y, x = (slice(0, n) for n in block.shape)
         predicted = predicted[:, z, y, x].astype(self._prediction.dtype, copy=False)
         self._prediction.write(block.begin, predicted)
@@ -143,10 +151,16 @@ class Predict(Task):
         return {"nonfinite": sum(block["nonfinite"] for block in blocks)}
 
     def expected_memory(self) -> tuple[int, int]:
-        """0.8 GiB for the library, and what the finest level of the network holds for one input."""
-        network = self.trained().network
+        """0.8 GiB for the library, and what the finest level of the network holds for one input.
+
+        Views are predicted one after the other: mirrors add no more than a sum and a turned prediction.
+        """
+        trained = self.trained()
+        network = trained.network
         voxels = prod(network.input_shape(self._block()))
         size = int(0.8 * 2**30) + 4 * voxels * (BUFFERS * network.feature_maps + 2 * network.input_channels)
+        if self.mirrors not in (None, NONE):
+            size += 2 * 4 * trained.scenario.channels * prod(self._block())
         return size, size
 
     def expected_output(self) -> int:

@@ -111,7 +111,8 @@ def recorded_grid(task: Task) -> Grid:
 def stored_files(task: Task, box: Box) -> list[Path]:
     """The files (shards) that hold a box of what a task writes, whether they exist or not.
 
-    Empty where the array has not the voxels of the task's grid, so that it is unknown which files these are.
+    Empty where these are not known, or may hold voxels of other boxes: the array has not the voxels of the task's grid,
+    other axes than (c,) z, y, x, or shards that the box cuts.
 
     Raises:
         InputError: The array cannot be opened.
@@ -124,7 +125,10 @@ def stored_files(task: Task, box: Box) -> list[Path]:
     if not isinstance(array, zarr.Array) or volume.shape != recorded_grid(task).volume:
         return []
     unit = array.shards or array.chunks
+    sides = list(zip(box.begin, box.end, unit[-3:], volume.shape, strict=True))
+    if not volume.stored.axes.endswith("zyx") or any(b % u or (e % u and e != n) for b, e, u, n in sides):
+        return []
     leading = [range(-(-n // u)) for n, u in zip(array.shape[:-3], unit[:-3], strict=True)]
-    places = [range(b // u, -(-e // u)) for b, e, u in zip(box.begin, box.end, unit[-3:], strict=True)]
+    places = [range(b // u, -(-e // u)) for b, e, u, _ in sides]
     root = Path(str(array.store_path).removeprefix("file://"))
     return [root / array.metadata.encode_chunk_key(index) for index in product(*leading, *places)]

@@ -31,6 +31,7 @@ import zarr
 from nucseg.blockwise.grid import Grid, Shape
 from nucseg.errors import InputError
 from nucseg.storage import ome
+from nucseg.storage.pyramid import size_and_time
 
 FOLDER = ".nucseg"
 SET_ASIDE = "damaged"
@@ -83,22 +84,22 @@ def identity(path: str | Path) -> dict[str, Any]:
 
     For a zarr array or group these are its metadata file, which is new whenever the array is made anew, and number,
     bytes and newest time of its files (of an OME-Zarr image those of its finest level; label images and tables beside
-    it do not matter), which tell when chunks were changed in place. That takes some microseconds a file, and reads
-    no voxel: a chunk that is changed with its size and time kept goes unnoticed.
+    it do not matter, nor do levels that were added to it), which tell when chunks were changed in place. That takes
+    some microseconds a file, and reads no voxel: a chunk that is changed with its size and time kept goes unnoticed.
     """
     resolved = Path(path).resolve()
     array = _array_folder(resolved)
     chunks = {} if array is None else {"chunks": _files(array)}
     for mark in ("zarr.json", ".zattrs", ".zarray", ".zgroup"):
         if (resolved / mark).is_file():
-            stat = (resolved / mark).stat()
+            size, changed = size_and_time(resolved / mark)
             break
     else:
         file = resolved
         while not file.exists() and file != file.parent:  # file.h5:dataset, or a path inside a file
             file = file.parent / file.name.split(":", 1)[0] if ":" in file.name else file.parent
-        stat = file.stat()
-    return {"path": str(resolved), "bytes": stat.st_size, "changed_ns": stat.st_mtime_ns, **chunks}
+        size, changed = file.stat().st_size, file.stat().st_mtime_ns
+    return {"path": str(resolved), "bytes": size, "changed_ns": changed, **chunks}
 
 
 class Records:
@@ -110,7 +111,8 @@ class Records:
     """
 
     def __init__(self, out: str | Path, task: str) -> None:
-        self.folder = Path(out) / FOLDER / task
+        self.out = Path(out)
+        self.folder = self.out / FOLDER / task
         self.path = self.folder.with_suffix(".json")
         self.job = self.folder / "job.json"
         self.logs = self.folder / "logs"

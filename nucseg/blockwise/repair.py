@@ -51,8 +51,13 @@ def make_again(
     Raises:
         InputError: A run is at work on the task.
     """
-    records, grid = Records(task.out, task.name), recorded_grid(task)
+    records = Records(task.out, task.name)
+    if records.head() is None:
+        return dict.fromkeys(
+            blocks, "cannot be made again: its records went with the array that it was added to"
+        )
     check_nobody_at_work(records)
+    grid = recorded_grid(task)
     try:
         task = task.prepared()
         task.check_worker()

@@ -1,7 +1,7 @@
 """The whole way, from a volume and a trained network to instances (or points) and their table; single steps."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from nucseg.blockwise.decoding import (
@@ -38,6 +38,8 @@ def run(
     *,
     checkpoint: int | None = None,
     channel: int | None = None,
+    intensity: tuple[float, float] | None = None,
+    mirrors: str | Sequence[str] | None = None,
     block: Shape | None = None,
     launcher: Launcher | None = None,
     nucleus_um: float | None = None,
@@ -56,6 +58,9 @@ def run(
         model: Folder of a training run.
         checkpoint: Its iteration; None: the selected one, else the newest.
         channel: Of the volume; None: all that the model takes.
+        intensity: What becomes 0 and 1 for the network; None: as it was trained, see `Predict.intensity`.
+        mirrors: Axes along which mirrored views are predicted, too, and averaged, see `Predict.mirrors`. None: as was
+            selected for the checkpoint, else none.
         block: Voxels z, y, x of a block in all steps; None has each step choose.
         launcher: Where workers run; None is one worker on this machine.
         nucleus_um: Largest diameter of a nucleus: how far votes reach, and how far blocks look at first. None: what
@@ -76,7 +81,14 @@ def run(
     launcher = launcher or Local(workers=1)
     options: dict[str, Any] = {"overwrite": overwrite, "log": log}
     predict = Predict(
-        volume=volume, out=out, model=model, checkpoint=checkpoint, channel=channel, block=block
+        volume=volume,
+        out=out,
+        model=model,
+        checkpoint=checkpoint,
+        channel=channel,
+        intensity=intensity,
+        mirrors=mirrors,
+        block=block,
     )
     trained = predict.trained()
     scale = open_volume(volume, channel=channel).scale_um

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nucseg.blockwise.grid import Grid, Shape
 from nucseg.blockwise.history import held_by_workers, newest_record, process_alive, runs
-from nucseg.blockwise.job import recorded_names
+from nucseg.blockwise.job import recorded
 from nucseg.blockwise.records import SET_ASIDE, Records
 from nucseg.errors import InputError
 
@@ -117,7 +117,7 @@ def run_status(out: str | Path) -> RunStatus:
     Raises:
         InputError: No run lies there, or its records cannot be read.
     """
-    tasks = [_task_status(Records(Path(out).resolve(), name)) for name in recorded_names(out)]
+    tasks = [_task_status(name, records) for name, records in recorded(out).items()]
     states = [task.state for task in tasks]
     order: tuple[State, ...] = ("running", "failed", "stopped", "done")
     return RunStatus(
@@ -127,7 +127,7 @@ def run_status(out: str | Path) -> RunStatus:
     )
 
 
-def _task_status(records: Records) -> TaskStatus:
+def _task_status(name: str, records: Records) -> TaskStatus:
     try:
         head = records.head() or {}
         total, fields, inputs = head["blocks"], head["fields"], head["inputs"]
@@ -151,7 +151,7 @@ def _task_status(records: Records) -> TaskStatus:
     rate = _rate(attempts, done, state, now)
     slow = sorted(done.items(), key=lambda item: -item[1]["seconds"])[:SLOWEST]
     return TaskStatus(
-        task=records.folder.name,
+        task=name,
         state=state,
         based_on=based_on,
         blocks=total,

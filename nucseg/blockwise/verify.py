@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from nucseg.blockwise.grid import Shape
-from nucseg.blockwise.job import recorded_names, recorded_task
+from nucseg.blockwise.job import recorded, recorded_task
 from nucseg.blockwise.launch import Launcher, Local
 from nucseg.blockwise.read_back import ReadBack, recorded_grid
 from nucseg.blockwise.records import FOLDER, Records
@@ -103,8 +103,8 @@ def verify(
         InputError: No run lies there, its records cannot be read, or workers are still at work (`repair`).
         BlocksFailed: Workers that read died.
     """
-    started, out, launcher = time.perf_counter(), Path(out).resolve(), launcher or Local(workers=1)
-    findings = [_Finding(out, name, launcher, log) for name in recorded_names(out)]
+    started, launcher = time.perf_counter(), launcher or Local(workers=1)
+    findings = [_Finding(label, records, launcher, log) for label, records in recorded(out).items()]
     damaged = [damage for finding in findings for damage in finding.damaged]
     remaining: list[Damage] = damaged
     if repair:
@@ -118,7 +118,7 @@ def verify(
         repaired=len(damaged) - len(remaining),
         remaining=remaining,
         deleted=[finding.deleted for finding in findings if finding.deleted],
-        tasks={finding.task.name: finding.counts for finding in findings},
+        tasks={finding.name: finding.counts for finding in findings},
         seconds=time.perf_counter() - started,
     )
 
@@ -127,18 +127,18 @@ class _Finding:
     """What is found of one task.
 
     Attributes:
+        name: The task's name, as `recorded` has it.
         task: The task, as its blocks were done.
         damaged: Its damaged blocks and tables.
         deleted: The path of its array where that was deleted after use.
         counts: See `Verification.tasks`.
     """
 
-    def __init__(self, out: Path, name: str, launcher: Launcher, log: Log | None) -> None:
-        task = recorded_task(out, name)
+    def __init__(self, name: str, records: Records, launcher: Launcher, log: Log | None) -> None:
+        task = recorded_task(records.out, records.folder.name)
         if task is None:
-            raise NucsegError(f"{out}: the records of {name} were deleted while they were read; verify again")
-        self.task, self.damaged, self.deleted = task, list[Damage](), ""
-        records = Records(out, name)
+            raise NucsegError(f"{records.path} was deleted while it was read; verify again")
+        self.name, self.task, self.damaged, self.deleted = name, task, list[Damage](), ""
         head, (done, _) = records.head() or {}, records.read()
         self.before = digests_before_damage(records)
         wanted = {index: line["digest"] for index, line in done.items() if line.get("digest")}
@@ -171,7 +171,7 @@ class _Finding:
 
     def _block(self, index: Shape, cause: str) -> Damage:
         block = recorded_grid(self.task)[index]
-        return Damage(task=self.task.name, block=index, begin=block.begin, shape=block.shape, cause=cause)
+        return Damage(task=self.name, block=index, begin=block.begin, shape=block.shape, cause=cause)
 
     def _cause(self, line: dict[str, Any], digest: str, index: Shape) -> str | None:
         if line["digest"] is None:

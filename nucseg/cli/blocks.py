@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from nucseg.cli.verb import log, verb, zyx
+from nucseg.cli.verb import log, mirrors_option, verb, zyx
 
 
 def checkpoint_option(function: Callable) -> Callable:
@@ -78,6 +78,7 @@ def segment_options(function: Callable) -> Callable:
 @click.argument("out")
 @click.option("--model", required=True, metavar="RUN", help="A training run's folder.")
 @checkpoint_option
+@mirrors_option(default=None)
 @block_options
 @segment_options
 @verb
@@ -95,16 +96,24 @@ def run(volume: str, out: str, model: str, launcher: str, **options: Any) -> dic
 @click.argument("out")
 @click.option("--model", required=True, metavar="RUN", help="A training run's folder.")
 @checkpoint_option
+@mirrors_option(default=None)
 @block_options
 @verb
 def predict(
-    volume: str, out: str, model: str, checkpoint: int | None, block: Any, launcher: str, overwrite: bool
+    volume: str,
+    out: str,
+    model: str,
+    checkpoint: int | None,
+    mirrors: str | None,
+    block: Any,
+    launcher: str,
+    overwrite: bool,
 ) -> dict[str, Any]:
     """Predict VOLUME block by block into OUT/prediction."""
     from nucseg.blockwise.launch import parse_launcher
     from nucseg.blockwise.predict import Predict
 
-    task = Predict(volume=volume, out=out, model=model, checkpoint=checkpoint, block=block)
+    task = Predict(volume=volume, out=out, model=model, checkpoint=checkpoint, mirrors=mirrors, block=block)
     return task.blockwise(parse_launcher(launcher), overwrite=overwrite, log=log)
 
 

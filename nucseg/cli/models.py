@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from nucseg.cli.verb import ignore_label_option, log, progress_bar, verb
+from nucseg.cli.verb import ignore_label_option, log, mirrors_option, progress_bar, verb
 
 
 @click.command()
@@ -81,6 +81,7 @@ def train(config: str, folder: str, iterations: int | None, resume: bool) -> dic
     show_default=True,
     help="Where predictions are made: local:N (N workers here), local:0 (in this process).",
 )
+@mirrors_option(default="none")
 @click.option("--keep-predictions", is_flag=True, help="Keep RUN/selection/*/*/prediction for another grid.")
 @verb
 def select(
@@ -94,6 +95,7 @@ def select(
     checkpoints: tuple[int, ...],
     grid: str | None,
     launcher: str,
+    mirrors: str,
     keep_predictions: bool,
 ) -> dict[str, Any]:
     """Choose RUN's checkpoint and decoding on VOLUMES, images with labels that it was not trained on.
@@ -114,6 +116,7 @@ def select(
         labels=labels,
         masks=masks or None,
         ignore_label=ignore_label,
+        mirrors=mirrors,
         launcher=parse_launcher(launcher),
         keep_predictions=keep_predictions,
         log=log,

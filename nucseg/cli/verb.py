@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from nucseg.cli.main import one_line
-from nucseg.errors import BlocksFailed
+from nucseg.errors import BlocksFailed, InputError
 
 
 class Failed(Exception):
@@ -102,6 +102,32 @@ ignore_label_option = click.option(
     "--ignore-label", type=int, metavar="N", help='A label that means "not annotated here", such as 65535.'
 )
 """The option of verbs that score volumes annotated in part."""
+
+
+def mirrors_option(default: str | None) -> Callable:
+    """`--mirrors`, the same for all verbs that predict.
+
+    Args:
+        default: Where it is not given; None: as the run's selection says, else none.
+    """
+
+    def checked(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+        from nucseg.network.mirrors import mirrors_name
+
+        try:
+            return None if value is None else mirrors_name(value)
+        except InputError as error:
+            raise click.BadParameter(f"expected {error.expected}; received {error.received}") from None
+
+    said = "as selected, else none" if default is None else default
+    return click.option(
+        "--mirrors",
+        metavar="none|all|AXES",
+        default=default,
+        callback=checked,
+        help="Average the predictions of mirrored views, along all axes or some such as yx: each axis doubles the "
+        f"computation, all are 8 times as much [default: {said}].",
+    )
 
 
 def log(message: str) -> None:

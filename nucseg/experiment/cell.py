@@ -122,6 +122,7 @@ def _selected(cell: Cell, volumes: Volumes, run: Path, log: Log) -> list[Choice]
         ignore_label=cell.dataset.ignore_label,
         newest=cell.config.checkpoints,
         min_size=cell.config.min_size,
+        mirrors=cell.config.mirrors,
         threads=cell.config.threads,
         log=log,
     )
@@ -139,7 +140,7 @@ def _tested(cell: Cell, volumes: Volumes, run: Path, choices: list[Choice], log:
         for checkpoint in sorted({choice.checkpoint for choice in choices}):
             log(f"testing iteration {checkpoint} on {names[number]}")
             out = cell.folder / "test" / f"{checkpoint}_{number}"
-            prediction = predict(run, checkpoint, volume, cell.dataset.channel, out)
+            prediction = predict(run, checkpoint, volume, cell.dataset.channel, out, cell.config.mirrors)
             for choice in choices:
                 if choice.checkpoint != checkpoint:
                     continue

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from nucseg.errors import InputError
 from nucseg.experiment.config import STARDIST, Entry, ExperimentConfig
 from nucseg.experiment.dataset import Dataset
+from nucseg.network.mirrors import NONE
 
 RESULT = "cell.json"
 """Written last, in one step: a cell that has it is done."""
@@ -63,6 +64,8 @@ class Cell(NamedTuple):
         }
         if entry:
             value["checkpoints"] = config.checkpoints
+            if config.mirrors != NONE:
+                value["mirrors"] = config.mirrors
         elif config.stardist:
             value["stardist"] = config.stardist.model_dump(mode="json", exclude_unset=True)
         return json.loads(json.dumps(value))

@@ -74,6 +74,7 @@ def choose(
     ignore_label: int | None,
     newest: int,
     min_size: int,
+    mirrors: str,
     threads: int | None,
     log: Callable[[str], None],
 ) -> list[Choice]:
@@ -87,6 +88,7 @@ def choose(
         ignore_label: The label that means "not annotated here", or None.
         newest: Among how many of the newest checkpoints.
         min_size: Objects of fewer voxels are left out of the scores.
+        mirrors: Mirrored views that are averaged, see `nucseg.network.mirrors`.
         threads: For the watershed; None: all cores.
         log: Takes lines.
     """
@@ -101,6 +103,7 @@ def choose(
         channel=channel,
         masks=[volume.mask for volume in validation],
         ignore_label=ignore_label,
+        mirrors=mirrors,
         threads=threads,
         log=log,
     )
@@ -119,10 +122,17 @@ def choose(
     return choices
 
 
-def predict(run: Path, checkpoint: int, volume: LabelledVolume, channel: int | None, out: Path) -> np.ndarray:
+def predict(
+    run: Path, checkpoint: int, volume: LabelledVolume, channel: int | None, out: Path, mirrors: str
+) -> np.ndarray:
     """A prediction float32 (channels, z, y, x) in memory; kept on disk below `out`, and not made twice."""
     Predict(
-        volume=volume.raw, out=str(out), model=str(run), checkpoint=checkpoint, channel=channel
+        volume=volume.raw,
+        out=str(out),
+        model=str(run),
+        checkpoint=checkpoint,
+        channel=channel,
+        mirrors=mirrors,
     ).blockwise(Local(workers=0))
     return open_volume(out / "prediction").read()
 

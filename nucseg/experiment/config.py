@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from nucseg.experiment.dataset import Dataset, Section
 from nucseg.heads.scenario import Scenario
+from nucseg.network.mirrors import NONE, Mirrors
 from nucseg.training.config import TrainConfig, absolute_volume
 from nucseg.training.problems import read_toml, validated
 
@@ -111,6 +112,9 @@ class ExperimentConfig(Section):
     """Objects of fewer voxels are left out of all scores."""
     checkpoints: int = Field(3, ge=1)
     """Among how many of the newest checkpoints of a training is selected."""
+    mirrors: Mirrors = NONE
+    """Mirrored views to average in the predictions of validation and test volumes: `none`, `all`, or axes such as
+    `yx`; n axes take 2^n times as long to predict. StarDist's predictions are as they are."""
     parallel: int = Field(1, ge=0)
     """Cells at a time, each a process of its own; 0 runs them in this process, one after another."""
     threads: int | None = Field(None, ge=1)

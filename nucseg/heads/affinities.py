@@ -77,6 +77,15 @@ class Affinities(Head):
         """Sigmoid."""
         return expit(output.astype(np.float32, copy=False))
 
+    def mirrored(self, prediction: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """See `Head.mirrored`: along a mirrored axis, the neighbour before is the one after, whose affinity is its own.
+
+        So the affinity along an axis is valid where that axis is not mirrored; the foreground always is.
+        """
+        flipped, valid = super().mirrored(prediction, axes)
+        valid[list(axes)] = False
+        return flipped, valid
+
     @property
     def seed_thresholds(self) -> tuple[float, ...]:
         """Of the affinities; the published one is 0.99."""

@@ -139,6 +139,24 @@ class Head(BaseModel):
         """Raw output (channels, z, y, x) to what is stored and decoded, float32 of the same shape."""
         return output.astype(np.float32, copy=False)
 
+    def mirrored(self, prediction: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """What the prediction of a mirrored image says about the image itself.
+
+        As it is here it is right for scalars, that is, channels whose target is mirrored where the labels are. Write
+        it for channels with a direction. Where a channel would be that of another voxel (its neighbour before
+        becomes the one after), it is not valid: shifting it back would need a voxel that a block does not have.
+        `nucseg.testing.check_head` compares with the target of mirrored labels.
+
+        Args:
+            prediction: After the activation (channels, z, y, x), of the image mirrored along `axes`.
+            axes: Some of 0, 1, 2 for z, y, x, ascending.
+
+        Returns:
+            The prediction in the image's own places and directions, float32 of the same shape, and the channels of
+            it that are valid, bool (channels,).
+        """
+        return np.flip(prediction, tuple(axis + 1 for axis in axes)), np.ones(len(prediction), np.bool_)
+
     @property
     def seed_thresholds(self) -> tuple[float, ...]:
         """Seed thresholds to choose from on validation data."""

@@ -111,6 +111,13 @@ class CenterVectors(Head):
             return _directions(output.astype(np.float32, copy=False))
         return output.astype(np.float32, copy=False) * np.float32(self.scale)
 
+    def mirrored(self, prediction: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """See `Head.mirrored`: components along mirrored axes change their sign."""
+        flipped, valid = super().mirrored(prediction, axes)
+        signs = np.ones((3, 1, 1, 1), np.float32)
+        signs[list(axes)] = -1
+        return flipped * signs, valid
+
     @property
     def vote_thresholds(self) -> tuple[float, ...]:
         """Vote thresholds to choose from on validation data.

@@ -158,6 +158,18 @@ class Scenario(InstanceDecoder):
         parts = [head.activation(output[slices[head.name]]) for head in self.heads]
         return np.concatenate(parts, axis=0, dtype=np.float32)
 
+    def mirrored(self, prediction: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """What the prediction of a mirrored image says about the image itself, of all heads; see `Head.mirrored`.
+
+        Raises:
+            InputError: Not as many channels as the heads have.
+        """
+        self.check_channels(prediction)
+        slices = self.slices()
+        parts = [head.mirrored(prediction[slices[head.name]], axes) for head in self.heads]
+        turned, valid = zip(*parts, strict=True)
+        return np.concatenate(turned, axis=0, dtype=np.float32), np.concatenate(valid)
+
     def to_json(self) -> str:
         """JSON that `from_json` reads; each head carries its kind."""
         return self.model_dump_json()

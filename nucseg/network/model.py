@@ -13,6 +13,7 @@ from nucseg.errors import InputError
 from nucseg.heads.scenario import Decoding, PointDecoding, Scenario
 from nucseg.network.backend import jit_compile, share_gpu, use_threads
 from nucseg.network.checkpoint import Checkpoint, find_checkpoint, load_weights
+from nucseg.network.mirrors import NONE, mean_over_mirrors, mirrors_name
 from nucseg.network.record import RunRecord
 from nucseg.network.unet import Shape, UNet
 from nucseg.storage.normalization import Normalization
@@ -37,6 +38,8 @@ class TrainedModel:
         checkpoint: The checkpoint whose weights are used.
         decoding: The decoding chosen on validation volumes for this checkpoint; None if none was chosen.
         points: The same of points; None if none was chosen.
+        mirrors: The mirrored views that the selected decoding was chosen with, see `nucseg.network.mirrors`; "none"
+            if nothing was chosen for this checkpoint.
     """
 
     def __init__(
@@ -47,12 +50,14 @@ class TrainedModel:
         decoding: Decoding | None = None,
         threads: int | None = None,
         points: PointDecoding | None = None,
+        mirrors: str = NONE,
     ) -> None:
         self.run = run
         self.record = record
         self.checkpoint = checkpoint
         self.decoding = decoding
         self.points = points
+        self.mirrors = mirrors
         self.threads = threads
         self._keras: keras.Model | None = None
 
@@ -74,10 +79,10 @@ class TrainedModel:
         run = Path(run_folder)
         record = RunRecord.read(run)
         selected = _read_selected(run)
-        decoding = points = None
+        decoding, points, mirrors = None, None, NONE
         if selected is not None and checkpoint in (None, selected[0]):
-            checkpoint, decoding, points = selected
-        return cls(run, record, find_checkpoint(run, checkpoint), decoding, threads, points)
+            checkpoint, decoding, points, mirrors = selected
+        return cls(run, record, find_checkpoint(run, checkpoint), decoding, threads, points, mirrors)
 
     @property
     def scenario(self) -> Scenario:
@@ -159,19 +164,22 @@ class TrainedModel:
                     *(volume.path, volume.scale_um, self.run, self.scale_um),
                 )
 
-    def predict(self, raw: np.ndarray) -> np.ndarray:
+    def predict(self, raw: np.ndarray, mirrors: str | Sequence[str] | None = None) -> np.ndarray:
         """Predict one tile.
 
         Args:
             raw: Normalised, `(z, y, x)` or `(channels, z, y, x)`, of a shape the network can take
                 (`network.input_shape`).
+            mirrors: Axes along which mirrored views are predicted, too, to be averaged: "none", "all", or some such
+                as "yx" or ("y", "x"). n axes take 2^n times as long. None: as was selected for this checkpoint, else
+                none.
 
         Returns:
             float32 `(scenario.channels, z, y, x)` after the activation, vectors in voxels; smaller than
             `raw` by `context` a side.
 
         Raises:
-            InputError: A shape or a number of channels that the network cannot take.
+            InputError: A shape or a number of channels that the network cannot take, or no such mirrors.
         """
         image = raw[None] if raw.ndim == 3 else raw
         if image.ndim != 4 or image.shape[0] != self.input_channels:
@@ -182,6 +190,11 @@ class TrainedModel:
                 remedy="use a model for as many channels, or choose the channel it was trained on",
             )
         shape = self.network.output_shape(image.shape[1:])
+        chosen = self.mirrors if mirrors is None else mirrors
+        return mean_over_mirrors(lambda view: self._predict(view, shape), image, self.scenario, chosen)
+
+    def _predict(self, image: np.ndarray, shape: Shape) -> np.ndarray:
+        """One pass of the network."""
         batch = np.ascontiguousarray(np.moveaxis(image, 0, -1)[None], dtype=np.float32)
         return self.scenario.activation(channels_first(self.keras.predict_on_batch(batch)[0], shape))
 
@@ -195,7 +208,7 @@ def channels_first(output: np.ndarray, shape: Sequence[int] | Shape) -> np.ndarr
     return np.ascontiguousarray(np.moveaxis(np.asarray(output)[crops], -1, 0), dtype=np.float32)
 
 
-def _read_selected(run: Path) -> tuple[int, Decoding | None, PointDecoding | None] | None:
+def _read_selected(run: Path) -> tuple[int, Decoding | None, PointDecoding | None, str] | None:
     path = run / "selected.json"
     if not path.is_file():
         return None
@@ -206,6 +219,7 @@ def _read_selected(run: Path) -> tuple[int, Decoding | None, PointDecoding | Non
             int(selected["checkpoint"]),
             None if decoding is None else Decoding.model_validate(decoding),
             None if points is None else PointDecoding.model_validate(points),
+            mirrors_name(selected.get("mirrors", NONE)),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(

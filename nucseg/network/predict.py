@@ -1,5 +1,6 @@
 """The gunpowder node that predicts with a trained Keras network."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from gunpowder.nodes.generic_predict import GenericPredict
 
 from nucseg.errors import InputError
+from nucseg.network.mirrors import mirrors_name
 from nucseg.network.model import TrainedModel
 
 
@@ -28,11 +30,14 @@ class KerasPredict(GenericPredict):
         raw: Key of the raw image, float, `(z, y, x)` or `(channels, z, y, x)`.
         prediction: Key of the prediction: float32 `(scenario.channels, z, y, x)` after the activation,
             vectors in voxels.
+        mirrors: Axes along which mirrored views are predicted, too, to be averaged: "none", "all", or some such as
+            "yx" or ("y", "x"). n axes take 2^n times as long. None: as was selected for the model's checkpoint, else
+            none.
         threads: For the Keras backend when `model` is a folder; None leaves its own choice.
         spawn_subprocess: Predict in a process of its own, as a scan with several workers needs it.
 
     Raises:
-        InputError: Not a run folder, or it has no checkpoint.
+        InputError: Not a run folder, or it has no checkpoint; no such mirrors.
     """
 
     def __init__(
@@ -41,12 +46,14 @@ class KerasPredict(GenericPredict):
         raw: gp.ArrayKey,
         prediction: gp.ArrayKey,
         *,
+        mirrors: str | Sequence[str] | None = None,
         threads: int | None = None,
         spawn_subprocess: bool = False,
     ) -> None:
         if not isinstance(model, TrainedModel):
             model = TrainedModel.load(model, threads=threads)
         self.model, self.raw, self.prediction = model, raw, prediction
+        self.mirrors = model.mirrors if mirrors is None else mirrors_name(mirrors)
         spec = gp.ArraySpec(voxel_size=(1, 1, 1), interpolatable=True, dtype=np.float32)
         super().__init__({"raw": raw}, {"prediction": prediction}, {prediction: spec}, spawn_subprocess)
 
@@ -85,7 +92,7 @@ class KerasPredict(GenericPredict):
         """Predict the requested region."""
         needed, wanted = self._needed(request), request[self.prediction].roi
         raw = _over(batch[self.raw], needed)
-        predicted = self.model.predict(raw)
+        predicted = self.model.predict(raw, self.mirrors)
         begin = needed.begin + gp.Coordinate(self.model.context)
         crop = (wanted - begin).to_slices()
         spec = self.spec[self.prediction].copy()

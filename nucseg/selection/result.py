@@ -59,6 +59,7 @@ class RunSelection:
         scores: All its scores, mean over the volumes.
         best: For each goal that was named and each kind of seeds the best row of the grid, of any checkpoint.
         rows: The whole grid, a row per checkpoint and candidate.
+        mirrors: The mirrored views that were averaged in all predictions, see `nucseg.network.mirrors`.
         table: The same as CSV; beside it as Parquet.
         volumes_table: A row per checkpoint, candidate and volume, as CSV; beside it as Parquet.
         predicted: Predictions that were made; others were there, or their scores.
@@ -75,12 +76,16 @@ class RunSelection:
     scores: Scores
     best: dict[tuple[Goal, str], Choice]
     rows: list[Choice]
+    mirrors: str
     table: Path
     volumes_table: Path
     predicted: int
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: `checkpoint`, `parameters`, `score`, `for`, `best` (by goal and kind of seeds), `table`."""
+        """Plain values.
+
+        `checkpoint`, `parameters`, `score`, `for`, `mirrors`, `best` (by goal and kind of seeds), `table`.
+        """
         best: dict[str, dict[str, Any]] = {}
         for (goal, seeds), choice in self.best.items():
             best.setdefault(goal, {})[seeds] = choice.to_json(goal)
@@ -89,6 +94,7 @@ class RunSelection:
             "parameters": self.candidate.model_dump(mode="json"),
             "score": self.score,
             "for": self.goal,
+            "mirrors": self.mirrors,
             "best": best,
             "rows": len(self.rows),
             "predicted": self.predicted,

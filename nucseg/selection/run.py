@@ -15,6 +15,7 @@ from nucseg.evaluate.select import GOALS, Goal, rank
 from nucseg.evaluate.ways import WAYS, Way, way_of
 from nucseg.heads.scenario import Decoding, Scenario
 from nucseg.network.checkpoint import list_checkpoints
+from nucseg.network.mirrors import NONE, mirrors_name
 from nucseg.network.model import TrainedModel
 from nucseg.points import write_columns
 from nucseg.selection.grid_file import read_grid
@@ -37,6 +38,7 @@ def select_run(
     channel: int | None = None,
     masks: Masks = None,
     ignore_label: int | None = None,
+    mirrors: str | Sequence[str] = NONE,
     launcher: Launcher | None = None,
     threads: int | None = None,
     keep_predictions: bool = False,
@@ -72,6 +74,8 @@ def select_run(
             or a list of names or paths (None: all is annotated), one a volume. Voxels that are not annotated are
             neither right nor wrong, see `nucseg.match`. Volumes of the training configuration bring their own.
         ignore_label: A label that means "not annotated here". None: as in training.
+        mirrors: Axes along which mirrored views are predicted, too, and averaged: "none", "all", or some such as "yx";
+            n axes take 2^n times as long. What is selected is then used with the same mirrors.
         launcher: Where predictions are made. None: in this process, which loads the library only once.
         threads: Floods at a time. None: as many as there are cores.
         keep_predictions: Keep the predictions, so that another grid needs none; else each is deleted once it is
@@ -85,7 +89,7 @@ def select_run(
             be selected for.
         BlocksFailed: A prediction failed in part; the same call goes on from there.
     """
-    goals = checked_goals(for_)
+    goals, mirrors = checked_goals(for_), mirrors_name(mirrors)
     model = TrainedModel.load(run)
     iterations = _iterations(run, checkpoints)
     opened = open_validation(volumes, model, labels, channel, masks, ignore_label)
@@ -101,6 +105,7 @@ def select_run(
         model,
         candidates,
         min_size=min_size,
+        mirrors=mirrors,
         launcher=launcher or Local(workers=0),
         threads=threads or cores(),
         keep_predictions=keep_predictions,
@@ -126,7 +131,14 @@ def select_run(
     by_volume = columns(single, goals[0], volumes=names * len(choices))
     volumes_table = write_columns(folder / "volumes", by_volume).with_suffix(".csv")
     selection = _selection(
-        Path(run).resolve(), goals, choices, ways, table.resolve(), volumes_table.resolve(), work.predicted
+        Path(run).resolve(),
+        goals,
+        choices,
+        ways,
+        mirrors,
+        table.resolve(),
+        volumes_table.resolve(),
+        work.predicted,
     )
     _write_selected(selection, names, min_size)
     return selection
@@ -202,6 +214,7 @@ def _selection(
     goals: Sequence[Goal],
     choices: list[Choice],
     ways: Sequence[Way],
+    mirrors: str,
     table: Path,
     volumes_table: Path,
     predicted: int,
@@ -237,6 +250,7 @@ def _selection(
         scores=first.scores,
         best=best,
         rows=choices,
+        mirrors=mirrors,
         table=table,
         volumes_table=volumes_table,
         predicted=predicted,

@@ -14,6 +14,7 @@ from nucseg.blockwise.records import Records, hash_of
 from nucseg.evaluate.scores import Scores
 from nucseg.evaluate.truth import Truth
 from nucseg.evaluate.ways import Way
+from nucseg.network.mirrors import NONE
 from nucseg.network.model import TrainedModel
 from nucseg.selection.kept import KeptScores
 from nucseg.selection.volumes import ValidationVolume
@@ -32,6 +33,7 @@ class Work:
         model: Its network at any checkpoint.
         candidates: The grid, each candidate with its way.
         min_size: Objects of fewer voxels are left out of the scores.
+        mirrors: Views that are averaged, by `nucseg.network.mirrors.mirrors_name`.
         launcher: Where predictions are made.
         threads: Floods at a time.
         keep_predictions: Whether predictions stay.
@@ -50,6 +52,7 @@ class Work:
         candidates: Sequence[tuple[Way, BaseModel]],
         *,
         min_size: int,
+        mirrors: str,
         launcher: Launcher,
         threads: int,
         keep_predictions: bool,
@@ -59,6 +62,7 @@ class Work:
     ) -> None:
         self.run, self.model, self.candidates = run, model, candidates
         self.min_size, self.launcher, self.threads = min_size, launcher, threads
+        self.mirrors = mirrors
         self.keep_predictions, self.log, self.progress = keep_predictions, log, progress
         self.done, self.total, self.predicted = 0, total, 0
 
@@ -71,6 +75,9 @@ class Work:
         volume, model = loaded.volume, TrainedModel.load(self.run, iteration)
         place = self.run / FOLDER / f"{iteration:08d}" / volume.key
         made_of = {"model": model.hash, "volume": loaded.identity, "min_size": self.min_size}
+        if self.mirrors != NONE:  # beside those of no mirrors: both settings may be compared
+            place = place.with_name(f"{volume.key}-mirrors-{self.mirrors}")
+            made_of["mirrors"] = self.mirrors
         kept = KeptScores(place.with_name(f"{place.name}.json"), made_of)
         missing = [(way, c) for way, c in self.candidates if kept.get(way, c) is None]
         self._count(len(self.candidates) - len(missing))
@@ -103,6 +110,7 @@ class Work:
             checkpoint=iteration,
             channel=loaded.volume.channel,
             intensity=loaded.intensity,
+            mirrors=self.mirrors,
         ).prepared(overwrite=True)
         head = Records(place, task.name).head()
         other = head is not None and head["hash"] != hash_of(task.description())

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nucseg.heads.base import Centers, Head
+from nucseg.heads.base import Head
 from nucseg.heads.scenario import Scenario
-from nucseg.instances.centroids import centroids
 from nucseg.testing.contract import ContractBroken, require
+from nucseg.testing.head_mirrors import check_mirrors, known_centers
 from nucseg.testing.head_training import check_descent, check_place, check_unknown_centers
 
 _SHAPE = (14, 15, 16)
@@ -30,7 +30,8 @@ def check_head(head: Head) -> None:
     Checked on a tiny volume with two touching nuclei and one cut by the border: name, kind and channels; the way
     through JSON; shapes, types and finiteness of target, weight, loss, activation and decoding; that masked voxels
     and voxels of weight 0 do not matter; that a target does not depend on where the crop lies, and that nothing is
-    taught about centres that are not known; that the loss has a gradient, falls along it and is never negative; that
+    taught about centres that are not known; that what `mirrored` makes of a target is the target of mirrored labels,
+    along all axes; that the loss has a gradient, falls along it and is never negative; that
     a batch of two equal patches costs as much as one; that nothing is written into the inputs.
 
     Args:
@@ -48,6 +49,7 @@ def check_head(head: Head) -> None:
         )
     _check_loss(head, target, weight)
     prediction = _check_activation(head)
+    check_mirrors(head, _labels(), _CROP)
     if head.is_main:
         _check_decoding(head, prediction)
     if head.detects:
@@ -93,14 +95,9 @@ def _labels() -> np.ndarray:
     return labels
 
 
-def _centers(labels: np.ndarray, known: bool = True) -> Centers:
-    found = centroids(labels)
-    return Centers(found.ids, found.centers, np.full(len(found.ids), known))
-
-
 def _check_target(head: Head) -> tuple[np.ndarray, np.ndarray]:
     labels = _labels()
-    centers = _centers(labels)
+    centers = known_centers(labels)
     before = labels.copy()
     mask = np.ones(_SHAPE, np.bool_)
     scale_um = (0.5, 0.2, 0.2)
@@ -122,12 +119,12 @@ def _check_target(head: Head) -> tuple[np.ndarray, np.ndarray]:
             "other",
         )
     narrow = np.minimum(labels, 200).astype(np.uint8)
-    head.target(narrow, _CROP, None, _centers(narrow))  # any integer type, and no scale
+    head.target(narrow, _CROP, None, known_centers(narrow))  # any integer type, and no scale
     mask[:, 6:] = False
     masked = head.target(labels, _CROP, scale_um, centers, mask)[1]
     require(not masked[:, 3:].any(), head, "the weight is 0 where the mask is False", "weights")
     empty = np.zeros(_SHAPE, np.uint32)
-    for array in head.target(empty, _CROP, scale_um, _centers(empty)):
+    for array in head.target(empty, _CROP, scale_um, known_centers(empty)):
         require(
             np.isfinite(array).all(),
             head,

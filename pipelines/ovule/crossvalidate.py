@@ -29,7 +29,8 @@ import tifffile
 
 import nucseg as ns
 from nucseg.errors import NucsegError
-from nucseg.evaluate.floor import threshold_watershed, tune_threshold_watershed
+from nucseg.evaluate.floor import threshold_watershed
+from nucseg.evaluate.floor_search import tune_threshold_watershed
 from nucseg.experiment import ExperimentConfig, collect, run_experiment
 
 HERE = Path(__file__).resolve().parent

@@ -6,9 +6,13 @@ import shutil
 import numpy as np
 import pytest
 from blockwise_cases import random_raw, save_raw
+from click.testing import CliRunner
 
+from nucseg.blockwise.decoding import read_origin
 from nucseg.blockwise.launch import Local
 from nucseg.blockwise.predict import Predict, aligned
+from nucseg.blockwise.records import Records
+from nucseg.cli.main import cli
 from nucseg.errors import InputError
 from nucseg.network.model import TrainedModel
 from nucseg.storage.normalization import Values
@@ -154,3 +158,73 @@ def test_what_workers_would_stumble_over_is_told_before_they_start(tmp_path, unt
     task.blockwise(HERE)
     weights.unlink()
     assert task.blockwise(HERE)["skipped"] == 8, "all is done: nothing is missed"
+
+
+@pytest.fixture(scope="module")
+def mirrored_whole(untrained, raw):
+    """The mean over views mirrored in y and x of the whole volume, in plain words."""
+    model = TrainedModel.load(untrained)
+    bottom, top = np.percentile(raw[0], [1.0, 99.8])
+    padded = np.zeros(model.network.input_shape(SHAPE), np.float32)
+    lost = [(n - m) // 2 for n, m in zip(padded.shape, model.predict(padded).shape[1:], strict=True)]
+    inside = tuple(slice(o, o + n) for o, n in zip(lost, SHAPE, strict=True))
+    padded[inside] = (raw[0] - bottom) / (top - bottom)
+    views = []
+    for y, x in ((1, 1), (-1, 1), (1, -1), (-1, -1)):
+        view = model.predict(padded[:, ::y, ::x])[:, :, ::y, ::x]
+        views.append(view * np.array([1, 1, 1, 1, y, x])[:, None, None, None])
+    return np.mean(views, axis=0)[(slice(None), *(slice(0, n) for n in SHAPE))]
+
+
+@pytest.mark.parametrize("block", [(8, 12, 16), (7, 9, 33)])
+def test_blocks_with_mirrors_equal_the_whole(tmp_path, untrained, raw, whole, mirrored_whole, block):
+    out = str(tmp_path / "o")
+    task = Predict(volume=raw[1], out=out, model=str(untrained), block=block, mirrors=("x", "y"))
+    task.blockwise(HERE)
+    found = open_volume(tmp_path / "o" / "prediction").read()
+    np.testing.assert_allclose(found, mirrored_whole, atol=1e-5)
+    assert np.abs(found - whole).max() > 0.01, "the mirrors matter here"
+
+
+def test_mirrors_are_those_of_the_mirrored_volume(tmp_path, untrained):
+    """Where the volume is a multiple of the pooling, its mirror image is pooled alike: a volume by itself."""
+    data = random_raw((16, 18, 22), seed=4)
+    parts = []
+    for z in (1, -1):
+        path = save_raw(tmp_path / f"raw{z}.zarr", np.ascontiguousarray(data[::z]))
+        Predict(volume=path, out=str(tmp_path / f"o{z}"), model=str(untrained), mirrors="none").blockwise(
+            HERE
+        )
+        prediction = open_volume(tmp_path / f"o{z}" / "prediction").read()[:, ::z]
+        parts.append(prediction * np.array([1, 1, 1, z, 1, 1])[:, None, None, None])
+    path, out = str(tmp_path / "raw1.zarr"), tmp_path / "both"
+    Predict(volume=path, out=str(out), model=str(untrained), mirrors="z", block=(8, 8, 8)).blockwise(HERE)
+    np.testing.assert_allclose(open_volume(out / "prediction").read(), np.mean(parts, axis=0), atol=1e-5)
+
+
+def test_other_mirrors_are_another_run(tmp_path, untrained, raw):
+    out = tmp_path / "o"
+    settled = {"volume": raw[1], "out": str(out), "model": str(untrained), "block": (16, 16, 20)}
+    Predict(**settled, mirrors=("x", "y")).blockwise(HERE)
+    assert Records(out, "predict").head()["fields"]["mirrors"] == "yx"
+    assert read_origin(str(out / "prediction")).mirrors == "yx"
+    assert Predict(**settled, mirrors="xy").blockwise(HERE)["skipped"] == 8
+    with pytest.raises(InputError, match=r"mirrors yx; received mirrors none; .*overwrite"):
+        Predict(**settled).blockwise(HERE)
+    Predict(**settled).blockwise(HERE, overwrite=True)
+    assert Records(out, "predict").head()["fields"]["mirrors"] == "none"
+    assert read_origin(str(out / "prediction")).mirrors == "none"
+
+
+def test_mirrors_from_the_command_line(tmp_path, untrained, raw):
+    out = tmp_path / "o"
+    arguments = ["predict", raw[1], str(out), "--model", str(untrained), "--launcher", "local:0", "--json"]
+    result = CliRunner().invoke(cli, [*arguments, "--mirrors", "yw"])
+    assert result.exit_code == 2
+    assert "expected none, all, or some of the axes z, y and x" in " ".join(result.stderr.split())
+    assert not out.exists()
+    result = CliRunner().invoke(cli, [*arguments, "--mirrors", "all"])
+    assert result.exit_code == 0, result.output
+    assert Records(out, "predict").head()["fields"]["mirrors"] == "zyx"
+    shown = CliRunner().invoke(cli, ["run", "--help"]).stdout
+    assert "all are 8 times as much" in " ".join(shown.split())

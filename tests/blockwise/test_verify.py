@@ -8,6 +8,7 @@ import pytest
 from blockwise_cases import Doubled, balls, random_prediction, random_raw, save_prediction, save_raw
 from click.testing import CliRunner
 
+from nucseg.blockwise.downsample import Downsample
 from nucseg.blockwise.history import attended
 from nucseg.blockwise.launch import Launcher, Local
 from nucseg.blockwise.measure import Measure
@@ -311,6 +312,33 @@ def test_labels_without_small_ones_are_two_arrays(tmp_path, maps):
     assert task.blockwise(HERE)["digest"] == digest
     shutil.rmtree(out / aside)
     assert verify(out, launcher=HERE).deleted == [str(out / aside)]
+
+
+def test_levels_that_were_added_to_labels(labels_out):
+    levels = Downsample(volume=str(labels_out), labels="nuclei", levels=2, factor=(1, 2, 2))
+    levels.blockwise(HERE)
+    group = labels_out / "labels" / "nuclei"
+    before = [open_volume(group, level=level).read() for level in (0, 1, 2)]
+    assert before[1].shape == (20, 12, 15)
+    found = verify(labels_out, launcher=HERE)
+    names = ["segment", "labels/nuclei/downsample-1", "labels/nuclei/downsample-2"]
+    assert (list(found.tasks), found.damaged) == (names, [])
+    assert [task.task for task in run_status(labels_out).tasks] == names
+    flip(shard(labels_out, (1, 1, 0)))
+    lost = sorted(path for path in (group / "1" / "c").rglob("*") if path.is_file())[1]
+    content = lost.read_bytes()
+    lost.unlink()
+    shutil.rmtree(group / "2")
+    found = verify(labels_out, launcher=HERE)
+    assert [damage.task for damage in found.damaged[:2]] == names[:2]
+    assert found.damaged[0].block == (1, 1, 0)
+    assert f"lost: {lost} is missing" in found.damaged[1].cause
+    assert {damage.task for damage in found.damaged[2:]} == {names[2]}
+    assert verify(labels_out, repair=True, launcher=HERE).remaining == []
+    assert lost.read_bytes() == content
+    for level, values in enumerate(before):
+        np.testing.assert_array_equal(open_volume(group, level=level).read(), values)
+    assert verify(labels_out, launcher=HERE).damaged == []
 
 
 class Careful(Doubled):

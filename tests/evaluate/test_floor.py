@@ -11,8 +11,8 @@ from nucseg.evaluate.floor import (
     FloorParameters,
     otsu_threshold,
     threshold_watershed,
-    tune_threshold_watershed,
 )
+from nucseg.evaluate.floor_search import tune_threshold_watershed
 from nucseg.evaluate.matching import match
 from nucseg.synthetic import plan_worm, render_block
 

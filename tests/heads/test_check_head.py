@@ -7,9 +7,11 @@ import pytest
 from test_scenario import Foreground
 
 from nucseg.errors import InputError, NucsegError
-from nucseg.heads.base import weighted_mean
+from nucseg.heads.affinities import Affinities
+from nucseg.heads.base import Head, weighted_mean
 from nucseg.heads.center_vectors import CenterVectors
 from nucseg.heads.gaussian_centers import GaussianCenters, gaussian_blobs
+from nucseg.heads.three_label import ThreeLabel
 from nucseg.testing import check_head
 from nucseg.testing.head import ContractBroken
 
@@ -159,6 +161,60 @@ class NegatedFromAHeight(Foreground):
         return weighted_mean(per_voxel, weight)
 
 
+class VectorsThatDoNotTurn(CenterVectors):
+    """As a lab's own head with a direction and without the method."""
+
+    mirrored = Head.mirrored
+
+
+class VectorsThatTurnAnotherWay(CenterVectors):
+    """x, y, z instead of z, y, x."""
+
+    def mirrored(self, prediction, axes):
+        flipped, valid = Head.mirrored(self, prediction, axes)
+        signs = np.ones((3, 1, 1, 1), np.float32)
+        signs[[2 - axis for axis in axes]] = -1
+        return flipped * signs, valid
+
+
+class AffinitiesOfTheOtherSide(Affinities):
+    mirrored = Head.mirrored
+
+
+class ShiftedAffinities(Affinities):
+    """What is missing is taken from the neighbour: right but for the last plane."""
+
+    def mirrored(self, prediction, axes):
+        flipped, valid = Head.mirrored(self, prediction, axes)
+        flipped = flipped.copy()
+        for axis in axes:
+            flipped[axis] = np.roll(flipped[axis], 1, axis)
+        return flipped, valid
+
+
+class NotTurnedBack(Foreground):
+    def mirrored(self, prediction, axes):
+        return prediction, np.ones(len(prediction), bool)
+
+
+class TurnsTwoClasses(ThreeLabel):
+    """The target is a class number; the loss tells that interior and boundary are exchanged."""
+
+    def mirrored(self, prediction, axes):
+        flipped, valid = super().mirrored(prediction, axes)
+        return (flipped[[0, 2, 1]] if axes else flipped), valid
+
+
+class NeverValid(Foreground):
+    def mirrored(self, prediction, axes):
+        return super().mirrored(prediction, axes)[0], np.zeros(1, bool)
+
+
+class OneAnswerForAll(ThreeLabel):
+    def mirrored(self, prediction, axes):
+        return super().mirrored(prediction, axes)[0], True
+
+
 class SeedThresholdsAsAMethod(Foreground):
     def seed_thresholds(self):
         return (0.5, 0.7)
@@ -188,6 +244,14 @@ BROKEN = {
     TeachesZeroVectors: "centre is not known",
     Negated: "never negative",
     NegatedFromAHeight: "never negative, wherever",
+    VectorsThatDoNotTurn: r"mirrored along z, the target of mirrored labels.*write `mirrored`.*of channel 0",
+    VectorsThatTurnAnotherWay: "mirrored along z, the target of mirrored labels",
+    AffinitiesOfTheOtherSide: "mirrored along z, the target of mirrored labels",
+    ShiftedAffinities: "mirrored is voxel by voxel",
+    NotTurnedBack: "mirrored is voxel by voxel",
+    TurnsTwoClasses: "mirrored along z, an output costs with mirrored labels as much as",
+    NeverValid: "mirrored along no axis, a prediction is as it was, all of it valid",
+    OneAnswerForAll: "mirrored says of each channel whether it is valid",
     SeedThresholdsAsAMethod: "seed_thresholds is a @property",
 }
 
