@@ -78,9 +78,10 @@ def _task_lines(task: "TaskStatus") -> list[str]:
     lines = [f"{task.task}: {task.state}, {share}{rate}{speed}{left}{memory}; {task.based_on}"]
     if task.runs:
         last = task.runs[-1]
+        kind = "repair " if last["kind"] == "repair" else ""
         ended = f"ended {last['ended']}" if last["ended"] else "no end recorded"
         lines.append(
-            f"  started {last['started']}, {ended}, {last['launcher']} with {last['workers']} workers"
+            f"  {kind}started {last['started']}, {ended}, {last['launcher']} with {last['workers']} workers"
         )
     if task.model_hash:
         lines.append(f"  model {task.model_hash[:12]}")
