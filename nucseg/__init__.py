@@ -77,6 +77,10 @@ _HOME = {
     "Downsample": "blockwise.downsample",
     "Local": "blockwise.launch",
     "run": "blockwise.run",
+    "verify": "blockwise.verify",
+    "Verification": "blockwise.verify",
+    "run_status": "blockwise.status",
+    "RunStatus": "blockwise.status",
     # evaluation and report
     "Scores": "evaluate.scores",
     "match": "evaluate.matching",

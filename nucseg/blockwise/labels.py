@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nucseg.blockwise.grid import Shape
+from nucseg.blockwise.grid import Block, Grid, Shape
 from nucseg.blockwise.records import Records
+from nucseg.instances.digest import add_digests, block_digest
+from nucseg.volume import Volume
 
 
 def labels_records(out: str | Path) -> Records:
@@ -14,6 +16,16 @@ def labels_records(out: str | Path) -> Records:
     made = Records(out, "segment")
     head = made.head()
     return Records(out, "sift") if head and head["fields"]["decoding"]["min_size"] else made
+
+
+def stored_label_digest(labels: Volume, block: Block) -> str:
+    """`block_digest` of a block of stored labels, as records have it; read by shards, so that memory is bounded."""
+    total, unit = 0, labels.write_unit
+    for cell in Grid(block.shape, unit):
+        begin = tuple(b + c for b, c in zip(block.begin, cell.begin, strict=True))
+        z, y, x = begin
+        total = add_digests(total, block_digest(labels.read((z, y, x), cell.shape), (z, y, x), labels.shape))
+    return f"{total:032x}"
 
 
 def label_dtype(volume: Shape) -> np.dtype:

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from nucseg.errors import InputError
 
 if TYPE_CHECKING:
+    from nucseg.blockwise.grid import Shape
     from nucseg.blockwise.records import Records
     from nucseg.blockwise.task import Task
 
@@ -44,13 +45,16 @@ class Launcher(BaseModel):
         """What daisy calls, in a process of its own, for each worker; returns when the worker has ended."""
         raise NotImplementedError
 
-    def run(self, task: "Task", records: "Records", run: str) -> str | None:
+    def run(
+        self, task: "Task", records: "Records", run: str, only: "Collection[Shape] | None" = None
+    ) -> str | None:
         """Do all blocks that have no record yet.
 
         Args:
             task: A resolved task whose outputs exist.
             records: Its records.
             run: Goes into the records of this run.
+            only: Of these, blocks with these grid indices only; None: all.
 
         Returns:
             What went wrong with the workers, in short, or None.
@@ -61,7 +65,9 @@ class Launcher(BaseModel):
         from nucseg.blockwise.worker import Worker
 
         grid, done = task.grid(), records.read()[0]
-        mask = np.zeros(grid.shape, np.uint8)
+        mask = np.full(grid.shape, only is not None, np.uint8)
+        for index in only or ():
+            mask[index] = 0
         for index in done:
             mask[index] = 1
         unit = daisy.Roi((0, 0, 0), grid.block)

@@ -11,6 +11,7 @@ from nucseg.blockwise.decoding import Origin, write_origin
 from nucseg.blockwise.grid import Block, Grid, Shape, chunk_shape
 from nucseg.blockwise.records import Records, identity
 from nucseg.blockwise.task import Task
+from nucseg.instances.digest import array_digest
 from nucseg.network.mirrors import NONE, Mirrors
 from nucseg.storage.normalization import zero_and_one
 from nucseg.volume import Volume, create_image, open_volume
@@ -121,14 +122,29 @@ class Predict(Task):
         _ = self._model.keras
 
     def process(self, block: Block) -> dict[str, Any]:
-        """Predict one block and write it. Returns `nonfinite`, its raw voxels that are no number (taken as 0)."""
+        """Predict one block and write it.
+
+        Returns `nonfinite`, its raw voxels that are no number (taken as 0), and the `digest` of what was written.
+        """
         begin = tuple(b - context for b, context in zip(block.begin, self._model.context, strict=True))
         shape = self._model.network.input_shape(self._block())
         raw, nonfinite = self._normalised((begin[0], begin[1], begin[2]), shape, block)
         predicted = self._model.predict(raw, self.mirrors)
         z, y, x = (slice(0, n) for n in block.shape)
-        self._prediction.write(block.begin, predicted[:, z, y, x])
-        return {"nonfinite": nonfinite}
+        predicted = predicted[:, z, y, x].astype(self._prediction.dtype, copy=False)
+        self._prediction.write(block.begin, predicted)
+        return {"nonfinite": nonfinite, "digest": array_digest(predicted)}
+
+    def written(self) -> Path:
+        """The prediction."""
+        return self.outputs()[0]
+
+    def spare(self) -> bool:
+        """Whether instances or points were made of it, and none of these steps has blocks left."""
+        readers = [Records(self.out, name) for name in ("segment", "detect")]
+        heads = [(records, records.head()) for records in readers]
+        own = [records for records, head in heads if head and head["fields"].get("prediction", "") is None]
+        return bool(own) and all(records.complete() for records in own)
 
     def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
         """`nonfinite`, the number of raw voxels that are no number."""

@@ -7,6 +7,8 @@ that goes on reads these lines, and so does the digest of the whole.
     OUT/.nucseg/<task>.json           settings, identity of the inputs, versions, and a hash of these
     OUT/.nucseg/<task>/blocks-*.jsonl one line a block, one file a worker
     OUT/.nucseg/<task>/job.json       what workers read
+    OUT/.nucseg/<task>/runs.jsonl     when it was worked on, by which process (history.py)
+    OUT/.nucseg/<task>/tables.json    checksums of the tables it wrote (tables.py)
     OUT/.nucseg/<task>/logs/          what workers print
 """
 
@@ -26,12 +28,14 @@ from typing import Any
 
 import zarr
 
-from nucseg.blockwise.grid import Shape
+from nucseg.blockwise.grid import Grid, Shape
 from nucseg.errors import InputError
 from nucseg.storage import ome
 from nucseg.storage.pyramid import size_and_time
 
 FOLDER = ".nucseg"
+SET_ASIDE = "damaged"
+"""Status of the line of a block that was done and was then found damaged."""
 
 
 def check_folder(out: Path) -> None:
@@ -107,7 +111,8 @@ class Records:
     """
 
     def __init__(self, out: str | Path, task: str) -> None:
-        self.folder = Path(out) / FOLDER / task
+        self.out = Path(out)
+        self.folder = self.out / FOLDER / task
         self.path = self.folder.with_suffix(".json")
         self.job = self.folder / "job.json"
         self.logs = self.folder / "logs"
@@ -119,12 +124,13 @@ class Records:
         head: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
         return head
 
-    def begin(self, description: dict[str, Any], blocks: int) -> None:
+    def begin(self, description: dict[str, Any], grid: Grid) -> None:
         """Write the head of a new run: from now on it can be continued."""
         head = {
             **description,
             "hash": hash_of(description),
-            "blocks": blocks,
+            "blocks": len(grid),
+            "grid": {"volume": grid.volume, "block": grid.block},
             "versions": {name: version(name) for name in ("nucseg", "daisy", "numba", "numpy", "zarr")},
             "python": platform.python_version(),
         }
@@ -181,7 +187,7 @@ class Records:
             z, y, x = line["block"]
             if line["status"] == "done":
                 done[z, y, x] = line
-            elif line["run"] == run:
+            elif line["status"] == "failed" and line["run"] == run:
                 failed[z, y, x] = line["error"]
         return done, {index: error for index, error in failed.items() if index not in done}
 

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, PrivateAttr, field_validator
 
 from nucseg.blockwise.grid import Block, Box, Grid, Shape, chunk_shape, clipped, default_block
-from nucseg.blockwise.labels import label_bytes, label_dtype
+from nucseg.blockwise.labels import label_bytes, label_dtype, stored_label_digest
 from nucseg.blockwise.records import Records, identity
 from nucseg.blockwise.sift import UNSIFTED, Sift
 from nucseg.blockwise.source import checked_scenario, settled_prediction
@@ -162,6 +162,18 @@ class Segment(Task):
             "sizes": found.sizes.tolist(),
             "halo": halo,
         }
+
+    def written(self) -> Path:
+        """The labels, or those of all sizes where small ones are dropped afterwards."""
+        return Path(self._target()) / "labels" / "nuclei"
+
+    def stored_digest(self, block: Block) -> str:
+        """See `Task.stored_digest`; the sum of `block_digest`, which needs no labels where there are none."""
+        return stored_label_digest(self._written(), block)
+
+    def spare(self) -> bool:
+        """Whether small instances were dropped in a second pass that is done."""
+        return bool(self._settled()[1].min_size) and Records(self.out, Sift.name).complete()
 
     def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
         """`nuclei`, `digest` (of the values of all labels), `largest_halo`."""

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field, PrivateAttr
 
 from nucseg.blockwise.grid import Block, Grid, chunk_shape
+from nucseg.blockwise.labels import stored_label_digest
 from nucseg.blockwise.records import FOLDER, Records
 from nucseg.blockwise.task import Task
 from nucseg.instances.centroids import centroids
@@ -90,6 +91,14 @@ class Sift(Task):
             "ids": found.ids[~dropped].tolist(),
             "sizes": found.sizes[~dropped].tolist(),
         }
+
+    def written(self) -> Path:
+        """The labels."""
+        return self.outputs()[0]
+
+    def stored_digest(self, block: Block) -> str:
+        """See `Task.stored_digest`."""
+        return stored_label_digest(self._written(), block)
 
     def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
         """`nuclei` and `digest`."""

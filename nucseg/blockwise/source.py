@@ -28,6 +28,13 @@ def settled_prediction(out: str, prediction: str | None) -> str | None:
             received="one with blocks missing",
             remedy="run `nucseg predict` again, which goes on where it stopped",
         )
+    if source.name == "prediction" and made.head() is not None and not source.exists():
+        raise InputError(
+            str(source),
+            expected="the prediction that was made there",
+            received="nothing: it was deleted or moved after it was made",
+            remedy="bring it back, or make it again: `nucseg predict VOLUME OUT --model RUN --overwrite`",
+        )
     return path
 
 

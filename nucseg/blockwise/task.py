@@ -16,8 +16,12 @@ from pydantic import BaseModel, ConfigDict
 
 import nucseg
 from nucseg.blockwise.grid import Block, Grid, Shape
+from nucseg.blockwise.history import attended
 from nucseg.blockwise.records import Records, check_folder, claim_folder, hash_of, write_json
+from nucseg.blockwise.tables import note_tables
 from nucseg.errors import BlocksFailed
+from nucseg.instances.digest import array_digest
+from nucseg.volume import Volume, open_volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,6 +107,30 @@ class Task(BaseModel):
         """Bytes written, before compression."""
         raise NotImplementedError
 
+    def written(self) -> Path | None:
+        """The array that `process` writes blocks to and whose `digest` it returns, for `nucseg verify`.
+
+        None: `process` writes nothing, or returns no digest of it; then blocks cannot be verified.
+        """
+        return None
+
+    def stored_digest(self, block: Block) -> str:
+        """The digest of a block as it lies on disk now; as it was written, it equals what `process` returned.
+
+        Without `start_worker`. `array_digest` of the block of `written`, unless a subclass has another.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        return array_digest(self._written().read(block.begin, block.shape))
+
+    def spare(self) -> bool:
+        """Whether what is written is not needed any more, so that it is no loss if it was deleted as a whole."""
+        return False
+
+    def _written(self) -> Volume:
+        return open_volume(self.written() or self.out)
+
     # What all tasks share
 
     def prepared(self, *, overwrite: bool = False) -> Self:
@@ -157,7 +185,7 @@ class Task(BaseModel):
                 for output in task.outputs():
                     _delete(output)
                 task.create()
-                records.begin(description, blocks=len(grid))
+                records.begin(description, grid)
         for output in task.outputs():
             _sweep(output)
 
@@ -169,7 +197,8 @@ class Task(BaseModel):
         trouble = None
         if skipped < len(grid):
             write_json(records.job, task.job(run))
-            trouble = launcher.run(task, records, run)
+            with attended(records, run, launcher, len(grid) - skipped):
+                trouble = launcher.run(task, records, run)
         done, failed = records.read(run)
         if len(done) < len(grid):
             raise BlocksFailed(
@@ -178,10 +207,12 @@ class Task(BaseModel):
                 skipped=skipped,
                 undone=[str(block) for block in grid if block.index not in done],
             )
-        seconds = time.perf_counter() - started
         lines = [done[block.index] for block in grid]
         now = [line for line in lines if line["run"] == run]
         voxels = sum(grid[tuple(line["block"])].voxels for line in now)
+        seconds = time.perf_counter() - started
+        finished = task.finish(lines)
+        note_tables(records, task.outputs())
         return {
             "blocks": len(grid),
             "skipped": skipped,
@@ -189,7 +220,7 @@ class Task(BaseModel):
             "seconds": seconds,
             "mvox_per_s": voxels / 1e6 / seconds,
             "peak_memory_bytes": max(line["peak_memory_bytes"] for line in lines),
-            **task.finish(lines),
+            **finished,
         }
 
     def description(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nucseg.blockwise.grid import Shape
 from nucseg.blockwise.job import read_job, task_of
 from nucseg.blockwise.launch import short_error
 from nucseg.blockwise.records import Records, Writer
@@ -32,10 +33,21 @@ class Worker:
         key: Hash of its settings.
         run: The run that this worker belongs to.
         log: Gets the tracebacks of blocks that fail; None is standard error.
+        stderr: The file that standard error goes to, to name it in the records of failed blocks.
     """
 
-    def __init__(self, task: Task, records: Records, key: str, run: str, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        records: Records,
+        key: str,
+        run: str,
+        log: Path | None = None,
+        stderr: Path | None = None,
+    ) -> None:
         self.task, self.records, self.key, self.run, self.log = task, records, key, run, log
+        named = log or stderr
+        self._named = {"log": str(named.relative_to(records.folder))} if named else {}
         self.refusal: str | None = None
         self.grid = task.grid()
         self.done = 0
@@ -76,17 +88,17 @@ class Worker:
         z, y, x = (o // b for o, b in zip(block.write_roi.offset, self.grid.block, strict=True))
         index = (z, y, x)
         if self.refusal is not None:
-            self._writer.append(index, "failed", error=self.refusal)
+            self._fail(index, self.refusal)
             return
         started = time.perf_counter()
         try:
             result = self.task.process(self.grid[index])
         except (BlockRefused, InputError) as refusal:  # trying again would end the same
-            self._writer.append(index, "failed", error=str(refusal))
+            self._fail(index, str(refusal))
             return
         except Exception as error:
             self._note()
-            self._writer.append(index, "failed", error=short_error(error))
+            self._fail(index, short_error(error))
             block.status = BlockStatus.FAILED
             return
         self._writer.append(
@@ -96,9 +108,13 @@ class Worker:
             shape=self.grid[index].shape,
             seconds=round(time.perf_counter() - started, 4),
             peak_memory_bytes=peak_memory(),
+            ended=round(time.time(), 3),
             **result,
         )
         self.done += 1
+
+    def _fail(self, index: Shape, error: str) -> None:
+        self._writer.append(index, "failed", error=error, ended=round(time.time(), 3), **self._named)
 
     def _note(self) -> None:
         """Put the present traceback into the log."""
@@ -133,8 +149,10 @@ def run_job(path: str | Path) -> dict[str, Any]:
             remedy="workers are started by a launcher; use `nucseg run` with --launcher",
         )
     task = task_of(job)
-    worker = Worker(task, Records(task.out, task.name), job["hash"], job["run"])
+    records = Records(task.out, task.name)
     client = daisy.Client()
+    stderr = records.logs / task.name / f"worker_{client.worker_id}.err"  # where daisy has it written
+    worker = Worker(task, records, job["hash"], job["run"], stderr=stderr if stderr.exists() else None)
     if client.connected:
         worker.start_or_refuse()
     try:

@@ -23,6 +23,8 @@ VERBS = {
     "detect": ("points", "Find one point a nucleus in a prediction, block by block."),
     "measure": ("blocks", "Write one row a nucleus: place, size, intensity."),
     "downsample": ("levels", "Add coarser levels to an image or its labels, block by block."),
+    "verify": ("runs", "Read a run's OUT back, name lost or damaged blocks, repair them."),
+    "status": ("runs", "Say how far a running or dead run is, and what failed."),
     "worker": ("blocks", "Run a job file; what a cluster node starts."),
     "evaluate": ("results", "Score labels or points against ground truth."),
     "experiment": ("experiments", "Scenarios x seeds: train, select, test, tables and figures."),

@@ -35,6 +35,25 @@ def block_digest(labels: np.ndarray, begin: tuple[int, int, int], volume_shape: 
     return int(high) * _LANE + int(low)
 
 
+def array_digest(values: np.ndarray) -> str:
+    """Digest of an array of any numbers: of its dtype, shape and values, not of how it lies in memory or on disk.
+
+    Negative zeros count as zeros, because a chunk of zeros is not stored and comes back without their sign.
+
+    Args:
+        values: Any shape and numeric dtype.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    portable = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    if portable.dtype.kind == "f":
+        portable = portable + portable.dtype.type(0)
+    digest = sha256(f"{portable.dtype.str}:{'x'.join(map(str, portable.shape))}:".encode())
+    digest.update(portable.reshape(-1).view(np.uint8))
+    return digest.hexdigest()[:32]
+
+
 def combine(digests: Iterable[int], volume_shape: tuple[int, int, int]) -> str:
     """Digest of a whole volume from those of the blocks that tile it.
 
@@ -45,12 +64,18 @@ def combine(digests: Iterable[int], volume_shape: tuple[int, int, int]) -> str:
     Returns:
         32 hexadecimal digits.
     """
-    high = low = 0
+    total = 0
     for digest in digests:
-        high = (high + digest // _LANE) % _LANE
-        low = (low + digest % _LANE) % _LANE
+        total = add_digests(total, digest)
     shape = "x".join(str(int(n)) for n in volume_shape)
-    return sha256(f"{shape}:{high:016x}{low:016x}".encode()).hexdigest()[:32]
+    return sha256(f"{shape}:{total:032x}".encode()).hexdigest()[:32]
+
+
+def add_digests(one: int, other: int) -> int:
+    """`block_digest` of two blocks together, from those of each; both are below 2 ** 128."""
+    high = (one // _LANE + other // _LANE) % _LANE
+    low = (one % _LANE + other % _LANE) % _LANE
+    return high * _LANE + low
 
 
 @njit(cache=True, nogil=True, inline="always")

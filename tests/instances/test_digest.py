@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nucseg.instances.digest import block_digest, combine
+from nucseg.instances.digest import array_digest, block_digest, combine
 
 
 def digest(labels, block=None, rng=None):
@@ -75,3 +75,23 @@ def test_the_value_stays_what_it_was():
     """Outputs on disk carry digests: this number may only change with a note in the changelog."""
     labels = np.arange(24, dtype=np.uint32).reshape(2, 3, 4)
     assert digest(labels) == "889bc8b1e690c2873f497ee51f7c6f07"
+
+
+def test_digest_of_any_array_follows_values_places_and_type_but_not_the_layout_in_memory():
+    values = np.random.default_rng(3).standard_normal((2, 3, 4, 5)).astype(np.float32)
+    found = array_digest(values)
+    assert len(found) == 32
+    assert array_digest(np.asfortranarray(values)) == found
+    assert array_digest(values.astype(">f4")) == found
+    assert array_digest(np.repeat(values, 2, axis=3)[..., ::2]) == found
+    others = [
+        values[:, ::-1],
+        values.swapaxes(0, 1),
+        values.reshape(2, 3, 5, 4),
+        values.astype("f8"),
+        -values,
+    ]
+    others.append(np.where(np.arange(5) == 2, np.nextafter(values, np.float32(9)), values))
+    assert len({found, *map(array_digest, others)}) == 7
+    zeros = np.zeros((2, 3), np.float32)
+    assert array_digest(-zeros) == array_digest(zeros), "a chunk of zeros comes back without signs"
