@@ -83,7 +83,10 @@ def test_every_configuration_is_valid() -> None:
     assert [path.parent.name for path in experiments] == ["celegans", "pipelines", "pipelines", "ovule"]
     for path in experiments:
         assert ExperimentConfig.from_toml(path).seeds
-    configurations = [p for p in sorted((ROOT / "pipelines").glob("*.toml")) if p not in experiments]
+    cluster = ROOT / "pipelines" / "cluster.toml"
+    assert ns.Slurm.from_toml(cluster).resources("predict").gpus == 1
+    known = {*experiments, cluster}
+    configurations = [p for p in sorted((ROOT / "pipelines").glob("*.toml")) if p not in known]
     assert len(configurations) >= 3
     for path in configurations:
         config = ns.TrainConfig.from_toml(path)

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nucseg.errors import InputError
-
 if TYPE_CHECKING:
     from nucseg.blockwise.grid import Shape
     from nucseg.blockwise.records import Records
@@ -38,15 +36,27 @@ class Launcher(BaseModel):
     """Seconds after which a worker that is stuck in a block is killed; a dead one is noticed at once."""
     restarts: int = Field(20, ge=0)
     """Dead workers to replace before the run is given up."""
-    host: str | None = None
-    """Address that workers connect to; None has daisy find one that other machines can reach."""
 
     def worker_function(self, job: Path) -> Callable[[], None]:
         """What daisy calls, in a process of its own, for each worker; returns when the worker has ended."""
         raise NotImplementedError
 
+    def slots(self) -> tuple[int, int]:
+        """How many processes daisy keeps at work, each a call of `worker_function`, and how many it replaces."""
+        return max(1, self.workers), self.restarts
+
+    @contextmanager
+    def attending(self, records: "Records", run: str, log: Callable[[str], None] | None) -> Iterator[None]:
+        """What surrounds the work of one run on one task."""
+        yield
+
     def run(
-        self, task: "Task", records: "Records", run: str, only: "Collection[Shape] | None" = None
+        self,
+        task: "Task",
+        records: "Records",
+        run: str,
+        only: "Collection[Shape] | None" = None,
+        log: Callable[[str], None] | None = None,
     ) -> str | None:
         """Do all blocks that have no record yet.
 
@@ -55,6 +65,7 @@ class Launcher(BaseModel):
             records: Its records.
             run: Goes into the records of this run.
             only: Of these, blocks with these grid indices only; None: all.
+            log: Takes lines about what goes on.
 
         Returns:
             What went wrong with the workers, in short, or None.
@@ -71,9 +82,14 @@ class Launcher(BaseModel):
         for index in done:
             mask[index] = 1
         unit = daisy.Roi((0, 0, 0), grid.block)
-        log = None if _debugging() else records.logs / "driver.err"
-        worker = Worker(task, records, task.job(run)["hash"], run, log) if self.workers == 0 else None
-        with _worker_logs(records.logs if self.workers else None), _native_errors_to(log):
+        file = None if _debugging() else records.logs / "driver.err"
+        worker = Worker(task, records, task.job(run)["hash"], run, file) if self.workers == 0 else None
+        slots, restarts = self.slots()
+        with (
+            self.attending(records, run, log),
+            _worker_logs(records.logs if self.workers else None),
+            _native_errors_to(file),
+        ):
             daisy_task = daisy.Task(
                 task.name,
                 total_roi=daisy.Roi((0, 0, 0), [n * b for n, b in zip(grid.shape, grid.block, strict=True)]),
@@ -82,9 +98,9 @@ class Launcher(BaseModel):
                 process_function=worker.serve if worker else self.worker_function(records.job),
                 read_write_conflict=False,
                 fit="valid",
-                max_workers=max(1, self.workers),
+                max_workers=slots,
                 max_retries=2,
-                max_worker_restarts=self.restarts,
+                max_worker_restarts=restarts,
                 timeout=self.block_timeout,
                 tracking_path=False,  # our records, written before a block is given back, say what is done
                 skip_mask=mask,
@@ -97,7 +113,7 @@ class Launcher(BaseModel):
                     multiprocessing=worker is None,
                     progress=sys.stderr.isatty(),
                     return_states=True,
-                    host=self.host,
+                    host="127.0.0.1",  # daisy knows no authentication; other hosts come through a gate
                     summary=False,
                 )
             except RuntimeError as error:  # daisy gave the task up: its workers kept dying
@@ -123,7 +139,6 @@ class Local(Launcher):
     """
 
     workers: int = Field(default_factory=cores, ge=0)
-    host: str | None = "127.0.0.1"
 
     def worker_function(self, job: Path) -> Callable[[], None]:
         """Becomes the worker: its threads are set before anything is imported."""
@@ -131,33 +146,16 @@ class Local(Launcher):
         names = ("OMP", "OPENBLAS", "MKL", "NUMBA")
         environment = {f"{name}_NUM_THREADS": threads for name in names}
         environment |= {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": "1"}
-        environment |= {name: os.environ.get(name, value) for name, value in _QUIET.items()}
+        environment |= {name: os.environ.get(name, value) for name, value in QUIET.items()}
         return functools.partial(_become_worker, str(job), environment)
 
 
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 
 def _become_worker(job: str, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "nucseg.blockwise.worker", job]
     os.execve(sys.executable, command, {**os.environ, **environment})
-
-
-def parse_launcher(text: str) -> Launcher:
-    """A launcher by its name: `local` (a worker a core), `local:N`, `local:0` (in this process).
-
-    Raises:
-        InputError: There is no such launcher.
-    """
-    kind, _, count = text.partition(":")
-    if kind != "local" or not (count == "" or count.isdecimal()):
-        raise InputError(
-            "launcher",
-            expected="local or local:N, with N workers",
-            received=repr(text),
-            remedy="give one of these",
-        )
-    return Local(workers=int(count)) if count else Local()
 
 
 def short_error(error: BaseException) -> str:
