@@ -112,6 +112,9 @@ class Foreman:
             ]
             if dead:
                 self.replace(dead)
+            elif "done" in self.seen.values() and now - changed > self.launcher.block_timeout:
+                self.relieve()
+                changed = now
             if not any(state in ("pending", "running") for state in self.seen.values()):
                 if not self.gate.work_left():
                     return None
@@ -163,6 +166,20 @@ class Foreman:
             f"{self.task}: workers died ({names}), replaced by job {self.jobs[-1]}; "
             f"{self.launcher.restarts - self.restarts} more may be"
         )
+
+    def relieve(self) -> None:
+        """Add a worker where others have left for want of work and a block was not given back in time.
+
+        daisy hands such a block out again, when all who could take it may be gone; the worker that has it is stuck, or
+        stopped, and need not die.
+        """
+        if self.restarts < self.launcher.restarts:
+            self.restarts += 1
+            self.submit(1)
+            self.tell(
+                f"{self.task}: a worker has kept its block for more than {self.launcher.block_timeout:g} s; one more "
+                f"is submitted as job {self.jobs[-1]}"
+            )
 
     def submit(self, elements: int) -> None:
         """Submit an array and wait until its number is known; the command goes on waiting for its end.
@@ -226,15 +243,21 @@ class Foreman:
         counts = {state: list(self.seen.values()).count(state) for state in dict.fromkeys(self.seen.values())}
         state = {
             "name": self.name,
+            "foreman": os.getpid(),
             "address": list(self.gate.address),
             "jobs": self.jobs,
             "elements": counts,
             "restarts": self.restarts,
             "told": self.told,
         }
-        write_json(self.job.with_name(STATE), state)
+        try:
+            write_json(self.job.with_name(STATE), state)
+        except OSError as error:  # a full disk: workers go on or fail by themselves
+            print(f"{STATE}: {error}", file=sys.stderr)
 
 
 def _drain(waiting: subprocess.Popen) -> None:
+    """Read what a waiting command says, lest it be stopped by a full pipe."""
     for line in waiting.stdout or ():
-        print(line.rstrip(), file=sys.stderr, flush=True)
+        if "error" in line.lower():
+            print(line.rstrip(), file=sys.stderr, flush=True)

@@ -221,8 +221,10 @@ class Passage:
         with self._listening:
             inner, _ = self._listening.accept()
         back = threading.Thread(target=_pump, args=(self._outer, inner), name="passage back", daemon=True)
-        back.start()
-        _pump(inner, self._outer)
+        with inner, self._outer:
+            back.start()
+            _pump(inner, self._outer)
+            back.join()
 
 
 def keep_watch(connection: socket.socket, patience: float) -> None:

@@ -7,6 +7,7 @@ after the other. A worker is `python -m nucseg.blockwise.worker JOB.json`, on th
 import functools
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator
@@ -167,8 +168,10 @@ def short_error(error: BaseException) -> str:
 
 
 def _last_line(text: str | None) -> str | None:
+    """The last words of a worker; of one that a signal ended, that it did."""
+    killed = re.search(r"worker subprocess exited with code -\d+", text or "")
     lines = (text or "").strip().splitlines()
-    return lines[-1].strip() if lines else None
+    return killed[0] if killed else lines[-1].strip() if lines else None
 
 
 def _debugging() -> bool:

@@ -1,11 +1,12 @@
 """Workers in IBM Spectrum LSF."""
 
 import re
+import sys
 from pathlib import Path
 from typing import ClassVar
 
 from nucseg.blockwise.array import JobArray
-from nucseg.blockwise.cluster import Condition, Element
+from nucseg.blockwise.cluster import ClusterError, Condition, Element
 from nucseg.blockwise.resources import Resources
 
 PENDING = {"PEND", "PSUSP", "WAIT"}
@@ -61,3 +62,11 @@ class LSF(JobArray):
     def cancellation(self, jobs: list[str], name: str) -> list[str]:
         """`bkill`; job 0 means all of the name."""
         return ["bkill", *(jobs or ["-J", name, "0"])]
+
+    def cancel(self, jobs: list[str], name: str) -> None:
+        """`bkill`, for which it is an error that nothing is left."""
+        try:
+            self.ask(self.cancellation(jobs, name))
+        except ClusterError as error:
+            if not re.search(r"No matching job|already finished|No unfinished job|not found", str(error)):
+                print(f"could not cancel {name}: {error}", file=sys.stderr)
