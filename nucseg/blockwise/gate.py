@@ -173,6 +173,8 @@ class Gate:
 class Passage:
     """A worker's way through the gate: a port on this host's loopback, for one connection of this process.
 
+    `broken` says afterwards whether the connection was lost; daisy's client takes that for the end of the work.
+
     Args:
         address: The gate.
         key: The run's key.
@@ -205,6 +207,7 @@ class Passage:
             self._outer.close()
             raise RunEnded("all blocks of this worker's run are done or given up")
         self._outer.settimeout(None)
+        self.broken, self._over = False, False
         self._listening = socket.create_server((LOOPBACK, 0), backlog=1)
         self.address: tuple[str, int] = (LOOPBACK, self._listening.getsockname()[1])
         threading.Thread(target=self._carry, name="passage", daemon=True).start()
@@ -220,11 +223,25 @@ class Passage:
     def _carry(self) -> None:
         with self._listening:
             inner, _ = self._listening.accept()
-        back = threading.Thread(target=_pump, args=(self._outer, inner), name="passage back", daemon=True)
+        back = threading.Thread(
+            target=self._pump, args=(self._outer, inner), name="passage back", daemon=True
+        )
         with inner, self._outer:
             back.start()
-            _pump(inner, self._outer)
+            self._pump(inner, self._outer)
             back.join()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        """Pass bytes one way; hang up on both when either side is gone."""
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+        except OSError:
+            self.broken = self.broken or not self._over
+        self._over = True
+        for connection in (source, sink):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def keep_watch(connection: socket.socket, patience: float) -> None:
@@ -276,13 +293,3 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
             raise EOFError
         data += part
     return data
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    """Pass bytes one way; hang up on both when either side is gone."""
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            sink.sendall(data)
-    for connection in (source, sink):
-        with contextlib.suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)

@@ -152,7 +152,7 @@ def run_job(path: str | Path) -> dict[str, Any]:
             received="none",
             remedy="workers are started by a launcher; use `nucseg run` with --launcher",
         )
-    context = _through_gate(daisy.Context.from_env(), Path(path), job)
+    context, passage = _through_gate(daisy.Context.from_env(), Path(path), job)
     task = task_of(job)
     records = Records(task.out, task.name)
     client = daisy.Client(context)
@@ -164,7 +164,15 @@ def run_job(path: str | Path) -> dict[str, Any]:
             pass
     finally:
         worker.close()
+    if passage and passage.broken:
+        raise _gone(worker, "the connection was lost")
     return {"blocks": worker.done}
+
+
+def _gone(worker: Worker, how: object) -> NucsegError:
+    return NucsegError(
+        f"the scheduler is gone ({how}); this worker ends itself, its {worker.done} blocks are recorded"
+    )
 
 
 def _serve_one(client: "Client", worker: Worker) -> bool:
@@ -186,23 +194,21 @@ def _serve_one(client: "Client", worker: Worker) -> bool:
     except (RuntimeError, OSError) as error:
         if own is not None:
             raise
-        raise NucsegError(
-            f"the scheduler is gone ({error}); this worker ends itself, its {worker.done} blocks are recorded"
-        ) from None
+        raise _gone(worker, error) from None
     return True
 
 
-def _through_gate(context: "Context", path: Path, job: dict[str, Any]) -> "Context":
-    """The way to the scheduler: for a worker on another host, through the gate, as which the run's key lets it pass."""
+def _through_gate(context: "Context", path: Path, job: dict[str, Any]) -> tuple["Context", Passage | None]:
+    """The way to the scheduler: for a worker on another host through the gate, where the run's key lets it pass."""
     if "run" not in context:  # started by daisy itself, on this machine
-        return context
+        return context, None
     if context["run"] != job["run"]:
         raise RunEnded(f"{path} is the job of another run than this worker was started for, which has ended")
     gate = (context["hostname"], int(context["port"]))
     passage = Passage(gate, read_key(path.with_name(KEY)), float(context["patience"]))
     inner = context.copy()
     inner["hostname"], inner["port"] = passage.address
-    return inner
+    return inner, passage
 
 
 def _stderr_below(folder: Path) -> Path | None:

@@ -30,7 +30,7 @@ def hosts(tmp_path_factory):
     if os.environ.get("NUCSEG_CLUSTER") != "1":
         pytest.skip("drills on a real Slurm run with NUCSEG_CLUSTER=1 (make test-cluster)")
     if problem := slurm_hosts.missing():
-        pytest.skip(f"no Slurm here: {problem}")
+        pytest.skip(f"a Slurm of several hosts on this machine {problem}")
     cluster = SlurmHosts(tmp_path_factory.mktemp("slurm"))
     try:
         cluster.up()

@@ -2,6 +2,7 @@
 
     python tests/cluster/slurm_hosts.py up /tmp/cluster     # then: export SLURM_CONF=/tmp/cluster/slurm.conf
     python tests/cluster/slurm_hosts.py down /tmp/cluster
+    python tests/cluster/slurm_hosts.py check               # whether it can be had here
 
 Needs Debian's slurm-wlm, munge and iproute2. All hosts hang on one bridge; the controller and who submits are on the
 bridge's own address, unless they are started on `login`, a host that runs no jobs. Nothing outside the folder is
@@ -31,7 +32,7 @@ SlurmdPort=17818
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/controller.pid
@@ -62,9 +63,12 @@ PartitionName=work Nodes=n[1-{number}] Default=YES DefMemPerCPU=1000 MaxTime=INF
 def missing() -> str | None:
     """Why no cluster can be had here; None: it can be tried."""
     if os.geteuid() != 0:
-        return "needs root, for network namespaces"
+        return "needs root"
     absent = [tool for tool in TOOLS if shutil.which(tool) is None]
-    return f"not installed: {', '.join(absent)} (apt install slurm-wlm munge iproute2)" if absent else None
+    if absent:
+        return f"needs {', '.join(absent)}: apt install slurm-wlm munge iproute2"
+    probe = subprocess.run(["unshare", "--net", "--uts", "true"], capture_output=True, text=True, check=False)
+    return f"needs network namespaces: {probe.stderr.strip()}" if probe.returncode else None
 
 
 class SlurmHosts:
@@ -220,8 +224,9 @@ def _signal(pid: int | None, number: signal.Signals) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] not in ("up", "down"):
+    if len(sys.argv) < 2 or sys.argv[1] not in ("up", "down", "check"):
         sys.exit(__doc__)
     if problem := missing():
-        sys.exit(problem)
-    getattr(SlurmHosts(Path(sys.argv[2])), sys.argv[1])()
+        sys.exit(f"a Slurm of several hosts on this machine {problem}")
+    if sys.argv[1] != "check":
+        getattr(SlurmHosts(Path(sys.argv[2])), sys.argv[1])()
