@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from nucseg.blockwise.function_launcher import FunctionLauncher
+from nucseg.blockwise.job import task_of
 from nucseg.blockwise.launch import Local
 from nucseg.blockwise.launchers import parse_launcher
 from nucseg.blockwise.lsf import LSF
@@ -146,6 +147,19 @@ def test_the_script_of_a_worker_is_shell(cluster, tmp_path):
         env={"SLURM_CPUS_PER_TASK": "6"},
     )
     assert printed.stdout == "a=b c:d='$e' 6\n"
+
+
+def test_a_job_names_a_task_and_nothing_else():
+    for path in (
+        "os:system",
+        "nucseg.blockwise.task:Path",
+        "nucseg.blockwise.task:hash_of",
+        ":",
+        "no.module:Task",
+    ):
+        with pytest.raises(InputError, match="expected the import path of a Task"):
+            task_of({"task": path, "fields": {}})
+    assert task_of({"task": "blockwise_cases:Doubled", "fields": {"out": "o", "volume": "v"}}).volume == "v"
 
 
 def test_local_runs_listen_on_the_loopback_only(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import drill_table
 import pytest
 import slurm_hosts
 from drill_task import Unlucky, attempts
@@ -182,7 +183,10 @@ def drill(hosts, tmp_path, maps, calm):
 
 
 def pytest_sessionfinish(session):
-    """Write the table's rows where `NUCSEG_DRILLS` says."""
-    path = os.environ.get("NUCSEG_DRILLS")
-    if path and ROWS:
-        Path(path).write_text(json.dumps(sorted(ROWS, key=lambda row: row["drill"]), indent=1) + "\n")
+    """Print what the drills took, and put it into the table of the page that `NUCSEG_DRILLS` names."""
+    rows = sorted(ROWS, key=lambda row: row["drill"])
+    lines = [drill_table.line(row) for row in rows]
+    if lines:
+        print("\n" + "\n".join(drill_table.HEAD + lines))
+    if path := os.environ.get("NUCSEG_DRILLS"):
+        drill_table.replace(Path(path), rows)

@@ -2,8 +2,10 @@
 
 import contextlib
 import subprocess
+import time
 
 import pytest
+from slurm_hosts import CONTROLLER
 
 from nucseg.blockwise.verify import verify
 from nucseg.errors import BlocksFailed, InputError
@@ -48,8 +50,23 @@ def test_12_the_disk_is_full(drill, request):
     drill.note(12, "no byte left on the disk of OUT as a block is written; room made; run again")
 
 
-def test_13_chunks_are_damaged_after_the_run(drill):
+def test_an_undisturbed_run_then_14_other_settings_then_13_damaged_chunks(drill):
     drill.same(drill.begin(at=None).result(timeout=180))
+    drill.before = drill.recorded()
+    assert drill.again() == {}
+    told = [line for line in drill.lines if "scheduler at" in line]
+    assert len(told) == 1
+    assert f"scheduler at {CONTROLLER}:" in told[0], "the interface that leads to the controller"
+    assert not (drill.out / ".nucseg" / "segment" / "key").exists()
+    drill.note(0, "nothing")
+
+    drill.started = time.monotonic()
+    with pytest.raises(InputError, match=r"halo 8.*received halo 9.*overwrite"):
+        drill.begin(at=None, halo=9).result(timeout=60)
+    assert drill.again() == {}
+    drill.note(14, "the same OUT with another halo", "refused, nothing changed")
+
+    drill.started = time.monotonic()
     before = open_volume(drill.out / "labels" / "nuclei").read()
     truncated, flipped, deleted = (
         drill.out.joinpath("labels", "nuclei", "0", "c", *index)
@@ -60,23 +77,12 @@ def test_13_chunks_are_damaged_after_the_run(drill):
     data[len(data) // 3] ^= 0x10
     flipped.write_bytes(bytes(data))
     deleted.unlink()
-    drill.before = drill.recorded()
-
     found = verify(drill.out, repair=True, launcher=drill.launcher())
     assert {damage.block for damage in found.damaged} == {(0, 0, 1), (0, 1, 2), (1, 0, 3)}
     assert found.remaining == []
     assert drill.again() == dict.fromkeys([(0, 0, 1), (0, 1, 2), (1, 0, 3)], 2)
     assert (open_volume(drill.out / "labels" / "nuclei").read() == before).all()
     drill.note(13, "a chunk truncated, one flipped, one deleted; `verify --repair`")
-
-
-def test_14_other_settings_are_refused(drill):
-    drill.same(drill.begin(at=None).result(timeout=180))
-    drill.before = drill.recorded()
-    with pytest.raises(InputError, match=r"halo 8.*received halo 9.*overwrite"):
-        drill.begin(at=None, halo=9).result(timeout=60)
-    assert drill.again() == {}
-    drill.note(14, "the same OUT with another halo", "refused, nothing changed")
 
 
 def test_15_an_object_larger_than_the_largest_halo(drill):

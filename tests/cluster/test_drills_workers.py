@@ -7,17 +7,6 @@ from drill_process import alive
 from drill_task import attempts
 
 
-def test_undisturbed(drill):
-    result = drill.begin(at=None).result(timeout=180)
-    drill.same(result)
-    assert drill.again() == {}
-    told = [line for line in drill.lines if "scheduler at" in line]
-    assert len(told) == 1
-    assert "scheduler at 10.87.45.1:" in told[0], "the address of the interface that leads to the controller"
-    assert not (drill.out / ".nucseg" / "segment" / "key").exists()
-    drill.note(0, "nothing")
-
-
 def test_1_a_worker_is_killed_in_a_block(drill):
     running = drill.begin()
     os.kill(drill.held()["pid"], signal.SIGKILL)
