@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from nucseg.blockwise.cluster import ClusterError, Condition, Element, array_nam
 from nucseg.blockwise.foreman import STATE, oversee
 from nucseg.blockwise.remote import Remote, worker_command
 from nucseg.blockwise.resources import Resources, checked, read_cluster
+from nucseg.errors import InputError
 
 if TYPE_CHECKING:
     from nucseg.blockwise.records import Records
@@ -144,6 +146,14 @@ class JobArray(Remote, Resources):
     @contextmanager
     def attending(self, records: "Records", run: str, log: Callable[[str], None] | None) -> Iterator[None]:
         """Tell the user where scheduler and array are, and cancel the array in the end."""
+        command = self.submission("", 1, Path(), Resources())[0]
+        if shutil.which(command) is None:
+            raise InputError(
+                "launcher",
+                expected=f"the command {command} on PATH",
+                received="none",
+                remedy=f"start this where jobs of {type(self).__name__} can be submitted, or use local:N",
+            )
         self.address()  # or nothing is submitted
         state = records.folder / STATE
         state.unlink(missing_ok=True)

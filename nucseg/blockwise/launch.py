@@ -4,11 +4,14 @@ daisy hands out the blocks: it asks a launcher for workers, each of which connec
 after the other. A worker is `python -m nucseg.blockwise.worker JOB.json`, on this machine or any other.
 """
 
+import contextlib
+import fcntl
 import functools
 import logging
 import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
@@ -195,17 +198,31 @@ def _native_errors_to(path: Path | None) -> Iterator[None]:
         undo.callback(handler.close)
         user = os.dup(2)
         undo.callback(os.close, user)
-        with path.open("ab") as file:
-            if _is_descriptor(sys.stderr, 2):
-                sys.stderr.flush()
-                undo.enter_context(redirect_stderr(undo.enter_context(open(user, "w", closefd=False))))
-            os.dup2(file.fileno(), 2)
+        reading, writing = os.pipe()
+        with contextlib.suppress(AttributeError, OSError):  # room, should daisy hold the GIL while it writes
+            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 2**20)
+        keeper = threading.Thread(target=_keep, args=(reading, path), name="native errors", daemon=True)
+        keeper.start()
+        undo.callback(keeper.join, 5)
+        undo.callback(os.close, writing)
+        if _is_descriptor(sys.stderr, 2):
+            sys.stderr.flush()
+            undo.enter_context(redirect_stderr(undo.enter_context(open(user, "w", closefd=False))))
+        os.dup2(writing, 2)
         undo.callback(os.dup2, user, 2)
         native.addHandler(handler)
         native.propagate = False
         undo.callback(setattr, native, "propagate", propagate)
         undo.callback(native.removeHandler, handler)
         yield
+
+
+def _keep(reading: int, path: Path) -> None:
+    """Append what comes out of a pipe to a file, as far as the disk has room: daisy panics where it cannot write."""
+    with open(reading, "rb", buffering=0) as pipe:
+        while data := pipe.read(65536):
+            with contextlib.suppress(OSError), path.open("ab") as file:
+                file.write(data)
 
 
 def _is_descriptor(stream: Any, number: int) -> bool:

@@ -87,8 +87,7 @@ class Worker:
         """
         from daisy.v2 import BlockStatus
 
-        z, y, x = (o // b for o, b in zip(block.write_roi.offset, self.grid.block, strict=True))
-        index = (z, y, x)
+        index = self._index(block)
         if self.refusal is not None:
             self._fail(index, self.refusal)
             return
@@ -114,6 +113,21 @@ class Worker:
             **result,
         )
         self.done += 1
+
+    def _index(self, block: "DaisyBlock") -> Shape:
+        """The place of daisy's block in the grid.
+
+        Raises:
+            NucsegError: It is none of the grid's: whoever hands out blocks is not this run's scheduler.
+        """
+        offset = tuple(block.write_roi.offset)
+        z, y, x = (o // b for o, b in zip(offset, self.grid.block, strict=True))
+        inside = all(0 <= i < n for i, n in zip((z, y, x), self.grid.shape, strict=True))
+        if not inside or offset != tuple(i * b for i, b in zip((z, y, x), self.grid.block, strict=True)):
+            raise NucsegError(
+                f"the scheduler offered a block at {offset}, which {self.task.name} does not have"
+            )
+        return z, y, x
 
     def _fail(self, index: Shape, error: str) -> None:
         self._writer.append(index, "failed", error=error, ended=round(time.time(), 3), **self._named)

@@ -15,7 +15,8 @@ from test_kill import alive, wait_for
 from nucseg.blockwise.launchers import parse_launcher
 from nucseg.blockwise.lsf import LSF
 from nucseg.blockwise.records import Records
-from nucseg.errors import BlocksFailed
+from nucseg.blockwise.slurm import Slurm
+from nucseg.errors import BlocksFailed, InputError
 from nucseg.volume import open_volume
 
 HERE = Path(__file__).parent
@@ -86,6 +87,13 @@ def test_a_refused_submission_is_told(book, task, monkeypatch, tmp_path):
     )
     with pytest.raises(BlocksFailed, match="No such queue"):
         task.blockwise(LSF(workers=1, host="127.0.0.1"))
+
+
+def test_a_machine_without_the_command_is_told(task, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for kind, command in ((LSF, "bsub"), (Slurm, "sbatch")):
+        with pytest.raises(InputError, match=f"expected the command {command} on PATH"):
+            task.blockwise(kind(workers=1, host="127.0.0.1"))
 
 
 def test_killing_the_foreman_ends_the_run(book, task, tmp_path):
