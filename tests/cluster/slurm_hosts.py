@@ -68,7 +68,10 @@ def missing() -> str | None:
     if absent:
         return f"needs {', '.join(absent)}: apt install slurm-wlm munge iproute2"
     probe = subprocess.run(["unshare", "--net", "--uts", "true"], capture_output=True, text=True, check=False)
-    return f"needs network namespaces: {probe.stderr.strip()}" if probe.returncode else None
+    if probe.returncode:
+        return f"needs network namespaces: {probe.stderr.strip()}"
+    there = subprocess.run(["ip", "link", "show", BRIDGE], capture_output=True, check=False).returncode == 0
+    return "is there already; take it down first: slurm_hosts.py down FOLDER" if there else None
 
 
 class SlurmHosts:
@@ -226,7 +229,7 @@ def _signal(pid: int | None, number: signal.Signals) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in ("up", "down", "check"):
         sys.exit(__doc__)
-    if problem := missing():
+    if sys.argv[1] != "down" and (problem := missing()):
         sys.exit(f"a Slurm of several hosts on this machine {problem}")
     if sys.argv[1] != "check":
         getattr(SlurmHosts(Path(sys.argv[2])), sys.argv[1])()
