@@ -4,10 +4,14 @@ daisy hands out the blocks: it asks a launcher for workers, each of which connec
 after the other. A worker is `python -m nucseg.blockwise.worker JOB.json`, on this machine or any other.
 """
 
+import contextlib
+import fcntl
 import functools
 import logging
 import os
+import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
@@ -15,8 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
-
-from nucseg.errors import InputError
 
 if TYPE_CHECKING:
     from nucseg.blockwise.grid import Shape
@@ -38,15 +40,27 @@ class Launcher(BaseModel):
     """Seconds after which a worker that is stuck in a block is killed; a dead one is noticed at once."""
     restarts: int = Field(20, ge=0)
     """Dead workers to replace before the run is given up."""
-    host: str | None = None
-    """Address that workers connect to; None has daisy find one that other machines can reach."""
 
     def worker_function(self, job: Path) -> Callable[[], None]:
         """What daisy calls, in a process of its own, for each worker; returns when the worker has ended."""
         raise NotImplementedError
 
+    def slots(self) -> tuple[int, int]:
+        """How many processes daisy keeps at work, each a call of `worker_function`, and how many it replaces."""
+        return max(1, self.workers), self.restarts
+
+    @contextmanager
+    def attending(self, records: "Records", run: str, log: Callable[[str], None] | None) -> Iterator[None]:
+        """What surrounds the work of one run on one task."""
+        yield
+
     def run(
-        self, task: "Task", records: "Records", run: str, only: "Collection[Shape] | None" = None
+        self,
+        task: "Task",
+        records: "Records",
+        run: str,
+        only: "Collection[Shape] | None" = None,
+        log: Callable[[str], None] | None = None,
     ) -> str | None:
         """Do all blocks that have no record yet.
 
@@ -55,6 +69,7 @@ class Launcher(BaseModel):
             records: Its records.
             run: Goes into the records of this run.
             only: Of these, blocks with these grid indices only; None: all.
+            log: Takes lines about what goes on.
 
         Returns:
             What went wrong with the workers, in short, or None.
@@ -71,9 +86,14 @@ class Launcher(BaseModel):
         for index in done:
             mask[index] = 1
         unit = daisy.Roi((0, 0, 0), grid.block)
-        log = None if _debugging() else records.logs / "driver.err"
-        worker = Worker(task, records, task.job(run)["hash"], run, log) if self.workers == 0 else None
-        with _worker_logs(records.logs if self.workers else None), _native_errors_to(log):
+        file = None if _debugging() else records.logs / "driver.err"
+        worker = Worker(task, records, task.job(run)["hash"], run, file) if self.workers == 0 else None
+        slots, restarts = self.slots()
+        with (
+            self.attending(records, run, log),
+            _worker_logs(records.logs if self.workers else None),
+            _native_errors_to(file),
+        ):
             daisy_task = daisy.Task(
                 task.name,
                 total_roi=daisy.Roi((0, 0, 0), [n * b for n, b in zip(grid.shape, grid.block, strict=True)]),
@@ -82,9 +102,9 @@ class Launcher(BaseModel):
                 process_function=worker.serve if worker else self.worker_function(records.job),
                 read_write_conflict=False,
                 fit="valid",
-                max_workers=max(1, self.workers),
+                max_workers=slots,
                 max_retries=2,
-                max_worker_restarts=self.restarts,
+                max_worker_restarts=restarts,
                 timeout=self.block_timeout,
                 tracking_path=False,  # our records, written before a block is given back, say what is done
                 skip_mask=mask,
@@ -97,7 +117,7 @@ class Launcher(BaseModel):
                     multiprocessing=worker is None,
                     progress=sys.stderr.isatty(),
                     return_states=True,
-                    host=self.host,
+                    host="127.0.0.1",  # daisy knows no authentication; other hosts come through a gate
                     summary=False,
                 )
             except RuntimeError as error:  # daisy gave the task up: its workers kept dying
@@ -123,7 +143,6 @@ class Local(Launcher):
     """
 
     workers: int = Field(default_factory=cores, ge=0)
-    host: str | None = "127.0.0.1"
 
     def worker_function(self, job: Path) -> Callable[[], None]:
         """Becomes the worker: its threads are set before anything is imported."""
@@ -131,33 +150,16 @@ class Local(Launcher):
         names = ("OMP", "OPENBLAS", "MKL", "NUMBA")
         environment = {f"{name}_NUM_THREADS": threads for name in names}
         environment |= {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": "1"}
-        environment |= {name: os.environ.get(name, value) for name, value in _QUIET.items()}
+        environment |= {name: os.environ.get(name, value) for name, value in QUIET.items()}
         return functools.partial(_become_worker, str(job), environment)
 
 
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 
 def _become_worker(job: str, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "nucseg.blockwise.worker", job]
     os.execve(sys.executable, command, {**os.environ, **environment})
-
-
-def parse_launcher(text: str) -> Launcher:
-    """A launcher by its name: `local` (a worker a core), `local:N`, `local:0` (in this process).
-
-    Raises:
-        InputError: There is no such launcher.
-    """
-    kind, _, count = text.partition(":")
-    if kind != "local" or not (count == "" or count.isdecimal()):
-        raise InputError(
-            "launcher",
-            expected="local or local:N, with N workers",
-            received=repr(text),
-            remedy="give one of these",
-        )
-    return Local(workers=int(count)) if count else Local()
 
 
 def short_error(error: BaseException) -> str:
@@ -169,8 +171,10 @@ def short_error(error: BaseException) -> str:
 
 
 def _last_line(text: str | None) -> str | None:
+    """The last words of a worker; of one that a signal ended, that it did."""
+    killed = re.search(r"worker subprocess exited with code -\d+", text or "")
     lines = (text or "").strip().splitlines()
-    return lines[-1].strip() if lines else None
+    return killed[0] if killed else lines[-1].strip() if lines else None
 
 
 def _debugging() -> bool:
@@ -194,17 +198,31 @@ def _native_errors_to(path: Path | None) -> Iterator[None]:
         undo.callback(handler.close)
         user = os.dup(2)
         undo.callback(os.close, user)
-        with path.open("ab") as file:
-            if _is_descriptor(sys.stderr, 2):
-                sys.stderr.flush()
-                undo.enter_context(redirect_stderr(undo.enter_context(open(user, "w", closefd=False))))
-            os.dup2(file.fileno(), 2)
+        reading, writing = os.pipe()
+        with contextlib.suppress(AttributeError, OSError):  # room, should daisy hold the GIL while it writes
+            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 2**20)
+        keeper = threading.Thread(target=_keep, args=(reading, path), name="native errors", daemon=True)
+        keeper.start()
+        undo.callback(keeper.join, 5)
+        undo.callback(os.close, writing)
+        if _is_descriptor(sys.stderr, 2):
+            sys.stderr.flush()
+            undo.enter_context(redirect_stderr(undo.enter_context(open(user, "w", closefd=False))))
+        os.dup2(writing, 2)
         undo.callback(os.dup2, user, 2)
         native.addHandler(handler)
         native.propagate = False
         undo.callback(setattr, native, "propagate", propagate)
         undo.callback(native.removeHandler, handler)
         yield
+
+
+def _keep(reading: int, path: Path) -> None:
+    """Append what comes out of a pipe to a file, as far as the disk has room: daisy panics where it cannot write."""
+    with open(reading, "rb", buffering=0) as pipe:
+        while data := pipe.read(65536):
+            with contextlib.suppress(OSError), path.open("ab") as file:
+                file.write(data)
 
 
 def _is_descriptor(stream: Any, number: int) -> bool:

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict
 import nucseg
 from nucseg.blockwise.grid import Block, Grid, Shape
 from nucseg.blockwise.history import attended
-from nucseg.blockwise.records import Records, check_folder, claim_folder, hash_of, write_json
+from nucseg.blockwise.json_file import write_json
+from nucseg.blockwise.records import Records, check_folder, claim_folder, hash_of
 from nucseg.blockwise.tables import note_tables
 from nucseg.errors import BlocksFailed
 from nucseg.instances.digest import array_digest
@@ -198,7 +199,7 @@ class Task(BaseModel):
         if skipped < len(grid):
             write_json(records.job, task.job(run))
             with attended(records, run, launcher, len(grid) - skipped):
-                trouble = launcher.run(task, records, run)
+                trouble = launcher.run(task, records, run, log=log)
         done, failed = records.read(run)
         if len(done) < len(grid):
             raise BlocksFailed(

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from nucseg.cli.verb import log, mirrors_option, verb, zyx
+from nucseg.cli.verb import launcher_options, log, mirrors_option, verb, zyx
 
 
 def checkpoint_option(function: Callable) -> Callable:
@@ -16,16 +16,11 @@ def checkpoint_option(function: Callable) -> Callable:
 
 
 def block_options(function: Callable) -> Callable:
-    """`--block`, `--launcher` and `--overwrite`, the same for every blockwise verb."""
+    """`--block`, `--launcher`, `--cluster` and `--overwrite`, the same for every blockwise verb."""
     function = click.option(
         "--overwrite", is_flag=True, help="Start afresh where OUT holds a run with other settings."
     )(function)
-    function = click.option(
-        "--launcher",
-        default="local:1",
-        show_default=True,
-        help="Where workers run: local:N (N workers here).",
-    )(function)
+    function = launcher_options("local:1")(function)
     return zyx("--block", int, "Block (and shard) size in voxels.")(function)
 
 
@@ -82,12 +77,11 @@ def segment_options(function: Callable) -> Callable:
 @block_options
 @segment_options
 @verb
-def run(volume: str, out: str, model: str, launcher: str, **options: Any) -> dict[str, Any]:
+def run(volume: str, out: str, model: str, launcher: Any, **options: Any) -> dict[str, Any]:
     """Predict, segment and measure VOLUME into OUT; the same command again goes on where it stopped."""
-    from nucseg.blockwise.launch import parse_launcher
     from nucseg.blockwise.run import run as run_volume
 
-    result = run_volume(volume, out, model=model, launcher=parse_launcher(launcher), log=log, **options)
+    result = run_volume(volume, out, model=model, launcher=launcher, log=log, **options)
     return result.to_json()
 
 
@@ -106,15 +100,14 @@ def predict(
     checkpoint: int | None,
     mirrors: str | None,
     block: Any,
-    launcher: str,
+    launcher: Any,
     overwrite: bool,
 ) -> dict[str, Any]:
     """Predict VOLUME block by block into OUT/prediction."""
-    from nucseg.blockwise.launch import parse_launcher
     from nucseg.blockwise.predict import Predict
 
     task = Predict(volume=volume, out=out, model=model, checkpoint=checkpoint, mirrors=mirrors, block=block)
-    return task.blockwise(parse_launcher(launcher), overwrite=overwrite, log=log)
+    return task.blockwise(launcher, overwrite=overwrite, log=log)
 
 
 @click.command()
@@ -136,10 +129,8 @@ def predict(
 @verb
 def segment(prediction: str, out: str, **options: Any) -> dict[str, Any]:
     """Segment PREDICTION (channel first, after the activation) into OUT/labels/nuclei."""
-    from nucseg.blockwise.launch import parse_launcher
     from nucseg.blockwise.run import segment as segment_prediction
 
-    options["launcher"] = parse_launcher(options["launcher"])
     return segment_prediction(prediction, out, log=log, **options).to_json()
 
 
@@ -148,13 +139,12 @@ def segment(prediction: str, out: str, **options: Any) -> dict[str, Any]:
 @click.argument("out")
 @block_options
 @verb
-def measure(volume: str, out: str, block: Any, launcher: str, overwrite: bool) -> dict[str, Any]:
+def measure(volume: str, out: str, block: Any, launcher: Any, overwrite: bool) -> dict[str, Any]:
     """Measure each nucleus of OUT/labels/nuclei on VOLUME into OUT/tables/nuclei.csv and .parquet."""
-    from nucseg.blockwise.launch import parse_launcher
     from nucseg.blockwise.measure import Measure
 
     task = Measure(volume=volume, out=out, block=block)
-    return task.blockwise(parse_launcher(launcher), overwrite=overwrite, log=log)
+    return task.blockwise(launcher, overwrite=overwrite, log=log)
 
 
 @click.command()

@@ -9,10 +9,10 @@ from blockwise_cases import Doubled
 
 from nucseg.blockwise.grid import Grid, chunk_shape
 from nucseg.blockwise.job import read_job, task_of
-from nucseg.blockwise.launch import Local, parse_launcher
+from nucseg.blockwise.launch import Local
 from nucseg.blockwise.records import Records, identity
-from nucseg.blockwise.worker import run_job
-from nucseg.errors import BlocksFailed, InputError
+from nucseg.blockwise.worker import Worker, run_job
+from nucseg.errors import BlocksFailed, InputError, NucsegError
 from nucseg.volume import create_image, create_labels, open_volume
 
 HERE = Local(workers=0)
@@ -203,14 +203,6 @@ def test_identity_of_an_image_follows_its_finest_chunks_but_not_what_lies_beside
     assert identity(path / "labels" / "nuclei") == of_labels
 
 
-def test_launchers_by_name():
-    assert parse_launcher("local:3") == Local(workers=3)
-    assert parse_launcher("local").workers >= 1
-    for text in ("slurm:4", "local:x", "", "local:-1"):
-        with pytest.raises(InputError, match="local:N"):
-            parse_launcher(text)
-
-
 def test_a_worker_without_a_scheduler_is_told(tmp_path, volume, monkeypatch):
     task = Doubled(out=str(tmp_path / "o"), volume=volume)
     task.blockwise(HERE)
@@ -229,4 +221,15 @@ def test_workers_share_the_cores(monkeypatch):
         assert {value for name, value in environment.items() if "INTRAOP" in name or "OMP" in name} == {
             threads
         }
-    assert Local(workers=1).host == "127.0.0.1"
+
+
+def test_a_block_that_the_task_does_not_have_is_not_done(tmp_path, volume):
+    import daisy.v2 as daisy
+
+    task = Doubled(out=str(tmp_path / "o"), volume=volume)
+    task.blockwise(Local(workers=0))
+    worker = Worker(task.resolved(), Records(task.out, "doubled"), "key", "run")
+    for offset in ((-4, 0, 0), (0, 400, 0), (0, 0, 1)):
+        roi = daisy.Roi(offset, (4, 4, 4))
+        with pytest.raises(NucsegError, match="does not have"):
+            worker.serve(daisy.Block(daisy.Roi((0, 0, 0), (8, 8, 8)), roi, roi))
