@@ -14,7 +14,15 @@ from nucseg.storage.stored import Float3, Int3, checked_scale
 from nucseg.storage.volume import Volume, open_volume
 from nucseg.storage.writer import write_image, write_labels
 
-__all__ = ["Volume", "create_image", "create_labels", "find_labels", "open_labels", "open_volume"]
+__all__ = [
+    "Volume",
+    "check_labels_inside",
+    "create_image",
+    "create_labels",
+    "find_labels",
+    "open_labels",
+    "open_volume",
+]
 
 
 def open_labels(path: str | Path, name: str = "nuclei", *, level: int = 0) -> Volume:
@@ -61,6 +69,28 @@ def open_labels(path: str | Path, name: str = "nuclei", *, level: int = 0) -> Vo
             remedy=remedy,
         )
     return volume
+
+
+def check_labels_inside(raw: str, name: str, what: str = "volume") -> None:
+    """Refuse a volume that has no labels inside: as labels of its own it would be taken for them itself.
+
+    Args:
+        raw: The image.
+        name: Name of the label image.
+        what: It is used as, for the message.
+
+    Raises:
+        InputError: There are no labels below it.
+    """
+    zarr_ = ome.is_zarr(raw)
+    if ome.is_zarr(os.path.join(raw, "labels", name)) or (zarr_ and ome.label_names(raw)):
+        return
+    raise InputError(
+        f"{what} {raw}",
+        expected=f"an OME-Zarr with labels/{name} inside, or labels of its own",
+        received="a Zarr without labels" if zarr_ else "a file of raw alone",
+        remedy="give {raw = ..., labels = ...} instead of the bare path",
+    )
 
 
 def find_labels(source: str | Path, labels: str | Path) -> Volume:

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -196,8 +196,9 @@ def _native_errors_to(path: Path | None) -> Iterator[None]:
     handler, propagate = logging.FileHandler(path, encoding="utf-8"), native.propagate
     with ExitStack() as undo:
         undo.callback(handler.close)
-        user = os.dup(2)
-        undo.callback(os.close, user)
+        stream = _user_stream()
+        user = stream.fileno()
+        os.dup2(2, user)
         reading, writing = os.pipe()
         with contextlib.suppress(AttributeError, OSError):  # room, should daisy hold the GIL while it writes
             fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 2**20)
@@ -207,7 +208,7 @@ def _native_errors_to(path: Path | None) -> Iterator[None]:
         undo.callback(os.close, writing)
         if _is_descriptor(sys.stderr, 2):
             sys.stderr.flush()
-            undo.enter_context(redirect_stderr(undo.enter_context(open(user, "w", closefd=False))))
+            undo.enter_context(redirect_stderr(stream))
         os.dup2(writing, 2)
         undo.callback(os.dup2, user, 2)
         native.addHandler(handler)
@@ -215,6 +216,12 @@ def _native_errors_to(path: Path | None) -> Iterator[None]:
         undo.callback(setattr, native, "propagate", propagate)
         undo.callback(native.removeHandler, handler)
         yield
+
+
+@functools.cache
+def _user_stream() -> TextIO:
+    """The user's standard error under another file descriptor; never closed, as a logger may have taken hold of it."""
+    return open(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
 def _keep(reading: int, path: Path) -> None:
