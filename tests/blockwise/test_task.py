@@ -1,6 +1,8 @@
 """What every blockwise task has: records, resuming, refusals, failures that are named."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -233,3 +235,27 @@ def test_a_block_that_the_task_does_not_have_is_not_done(tmp_path, volume):
         roi = daisy.Roi(offset, (4, 4, 4))
         with pytest.raises(NucsegError, match="does not have"):
             worker.serve(daisy.Block(daisy.Roi((0, 0, 0), (8, 8, 8)), roi, roi))
+
+
+def test_a_logger_that_took_hold_of_standard_error_in_a_run_still_writes_after_it(tmp_path, volume):
+    code = f"""
+import logging
+from blockwise_cases import Doubled
+from nucseg.blockwise.launch import Local
+
+class Logs(Doubled):
+    def start_worker(self):
+        super().start_worker()
+        logging.getLogger("heard").addHandler(logging.StreamHandler())
+        logging.getLogger("heard").warning("in the run")
+
+for number in (1, 2):
+    Logs(out=f"{tmp_path}/{{number}}", volume="{volume}").blockwise(Local(workers=0))
+    logging.getLogger("heard").warning("after it")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.count("after it") == 3  # the second run adds a second handler
+    assert done.stderr.count("in the run") == 3
+    assert "closed file" not in done.stderr
