@@ -8,11 +8,13 @@ import numpy as np
 from pydantic import PrivateAttr
 
 from nucseg.blockwise.decoding import Origin, write_origin
+from nucseg.blockwise.encoding import known_reach, settled_encoding
 from nucseg.blockwise.grid import Block, Grid, Shape, chunk_shape
 from nucseg.blockwise.records import Records, identity
 from nucseg.blockwise.task import Task
 from nucseg.instances.digest import array_digest
 from nucseg.network.mirrors import NONE, Mirrors
+from nucseg.storage.encoding import Encoding, Kind
 from nucseg.storage.normalization import zero_and_one
 from nucseg.volume import Volume, create_image, open_volume
 
@@ -24,7 +26,7 @@ SIDE = 128
 
 
 class Predict(Task):
-    """`OUT/prediction`, float32 (c, z, y, x) after the activation, from a volume and a training run.
+    """`OUT/prediction` (c, z, y, x), values after the activation, from a volume and a training run.
 
     Blocks begin at multiples of the network's pooling, so a block that is asked for is rounded up to such a
     multiple (the record in OUT says what was used). All inputs have one shape, since the convolution libraries may
@@ -52,6 +54,13 @@ class Predict(Task):
     ("y", "x"). n axes take 2^n times as long, all three 8 times. None: as was selected for the checkpoint, else
     none."""
 
+    encoding: Encoding | Kind | None = None
+    """How values are stored: "float32" as they are, "float16", or "uint16" or "uint8" with a scale that is recorded
+    with them; whatever reads the prediction gets values. None: see `blockwise.encoding.DEFAULT`."""
+    reach: int | None = None
+    """Longest vector that will vote, voxels, if longer than any that selection or training data know: bounds what
+    integers keep of vectors. Only until the encoding is settled."""
+
     _model: "TrainedModel" = PrivateAttr()
     _volume: Volume = PrivateAttr()
     _prediction: Volume = PrivateAttr()
@@ -67,6 +76,7 @@ class Predict(Task):
         intensity, measured = self.intensity, self.measured
         if intensity is None and model.normalize is not None:
             intensity, measured = self._known_intensity() or zero_and_one(volume, model.normalize), True
+        reach = known_reach(model, volume.scale_um, self.reach)
         return self.model_copy(
             update={
                 "volume": _absolute(self.volume),
@@ -75,6 +85,8 @@ class Predict(Task):
                 "intensity": intensity,
                 "measured": measured,
                 "mirrors": model.mirrors if self.mirrors is None else self.mirrors,
+                "encoding": settled_encoding(model.scenario, self.encoding, reach),
+                "reach": None,
                 "block": aligned(self.block or (SIDE, SIDE, SIDE), volume.shape, model.pooling),
             }
         )
@@ -99,6 +111,7 @@ class Predict(Task):
             path,
             shape=(model.scenario.channels, *volume.shape),
             dtype="float32",
+            encoding=self._settled_encoding(),
             scale_um=volume.scale_um,
             axes=("c", "z", "y", "x"),
             shards=block,
@@ -124,16 +137,23 @@ class Predict(Task):
     def process(self, block: Block) -> dict[str, Any]:
         """Predict one block and write it.
 
-        Returns `nonfinite`, its raw voxels that are no number (taken as 0), and the `digest` of what was written.
+        Returns:
+            `nonfinite`, its raw voxels that are no number (taken as 0); `saturated`, the values that lay beyond what
+            the encoding can hold; and the `digest` of the values that were written.
+
+        Raises:
+            InputError: The network gives NaN, and the encoding has no code for it.
         """
         begin = tuple(b - context for b, context in zip(block.begin, self._model.context, strict=True))
         shape = self._model.network.input_shape(self._block())
         raw, nonfinite = self._normalised((begin[0], begin[1], begin[2]), shape, block)
         predicted = self._model.predict(raw, self.mirrors)
         z, y, x = (slice(0, n) for n in block.shape)
-        predicted = predicted[:, z, y, x].astype(self._prediction.dtype, copy=False)
+        encoding = self._settled_encoding()
+        codes, saturated = encoding.encode(predicted[:, z, y, x])
+        predicted = encoding.decode(codes)
         self._prediction.write(block.begin, predicted)
-        return {"nonfinite": nonfinite, "digest": array_digest(predicted)}
+        return {"nonfinite": nonfinite, "saturated": saturated, "digest": array_digest(predicted)}
 
     def written(self) -> Path:
         """The prediction."""
@@ -147,8 +167,8 @@ class Predict(Task):
         return bool(own) and all(records.complete() for records in own)
 
     def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
-        """`nonfinite`, the number of raw voxels that are no number."""
-        return {"nonfinite": sum(block["nonfinite"] for block in blocks)}
+        """`nonfinite`, the number of raw voxels that are no number, `saturated`, of values beyond the encoding."""
+        return {key: sum(block.get(key, 0) for block in blocks) for key in ("nonfinite", "saturated")}
 
     def expected_memory(self) -> tuple[int, int]:
         """0.8 GiB for the library, and what the finest level of the network holds for one input.
@@ -164,8 +184,8 @@ class Predict(Task):
         return size, size
 
     def expected_output(self) -> int:
-        """4 bytes a channel and voxel."""
-        return 4 * self.trained().scenario.channels * prod(self._open().shape)
+        """As many bytes a channel and voxel as the encoding takes."""
+        return self._settled_encoding().itemsize * self.trained().scenario.channels * prod(self._open().shape)
 
     def trained(self) -> "TrainedModel":
         """The network; its weights are read when it first predicts.
@@ -206,6 +226,11 @@ class Predict(Task):
         if not fields["measured"] or fields["channel"] != self.channel:
             return None
         return fields["intensity"][0], fields["intensity"][1]
+
+    def _settled_encoding(self) -> Encoding:
+        if isinstance(self.encoding, Encoding):
+            return self.encoding
+        return Encoding(dtype="float32")  # records of runs that knew no other
 
     def _open(self) -> Volume:
         return open_volume(self.volume, channel=self.channel)

@@ -89,7 +89,7 @@ class Segment(Task):
                 received="mahotas",
                 remedy="leave the engine out, or take other seeds",
             )
-        check_prediction(volume, task.source, scenario)
+        check_prediction(volume, task.source, scenario, decoding.reach)
         check_thresholds(scenario, decoding)
         if task.max_halo < _rim(decoding):
             raise InputError(

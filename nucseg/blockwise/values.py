@@ -4,6 +4,7 @@ from math import isfinite
 
 import numpy as np
 
+from nucseg.blockwise.encoding import check_reach
 from nucseg.blockwise.grid import Grid
 from nucseg.errors import InputError
 from nucseg.heads.base import Head
@@ -53,7 +54,7 @@ def check_values(path: str, data: np.ndarray, scenario: Scenario, *, finite: boo
             )
 
 
-def check_prediction(volume: Volume, path: str, scenario: Scenario) -> None:
+def check_prediction(volume: Volume, path: str, scenario: Scenario, reach: int = 0) -> None:
     """Refuse a prediction of integers, and one with values beyond the range of a head in regularly chosen boxes.
 
     NaN is left to the blocks, which name their place.
@@ -62,9 +63,10 @@ def check_prediction(volume: Volume, path: str, scenario: Scenario) -> None:
         volume: The prediction, opened.
         path: Its path.
         scenario: The heads that its channels follow.
+        reach: Longest vector that is to vote, voxels.
 
     Raises:
-        InputError: No prediction after the activation.
+        InputError: No prediction after the activation, or one without vectors of that length.
     """
     if volume.dtype.kind != "f":
         raise InputError(
@@ -73,6 +75,7 @@ def check_prediction(volume: Volume, path: str, scenario: Scenario) -> None:
             received=f"dtype {volume.dtype}",
             remedy="store the network's output as float32; maps of 0 to 255 have to be divided by 255",
         )
+    check_reach(volume, path, scenario, reach)
     cells = tuple(-(-length // min(SAMPLES, length)) for length in volume.shape)
     for cell in Grid(volume.shape, (cells[0], cells[1], cells[2])):
         begin = tuple(b + max(0, n - SAMPLE) // 2 for b, n in zip(cell.begin, cell.shape, strict=True))

@@ -157,6 +157,17 @@ class Head(BaseModel):
         """
         return np.flip(prediction, tuple(axis + 1 for axis in axes)), np.ones(len(prediction), np.bool_)
 
+    def stored_range(self, reach: int | None) -> tuple[float, float] | None:
+        """Lowest and highest value of a prediction that integers keep, see `nucseg.storage.encoding`.
+
+        What lies beyond becomes the nearest of the two when it is stored, and is counted. None: no range is known, and
+        the prediction is stored as floats.
+
+        Args:
+            reach: Longest vector that votes, voxels; None where it is not known.
+        """
+        return self.value_range
+
     @property
     def seed_thresholds(self) -> tuple[float, ...]:
         """Seed thresholds to choose from on validation data."""

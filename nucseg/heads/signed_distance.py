@@ -12,6 +12,8 @@ from nucseg.heads.three_label import three_classes
 
 PUBLISHED = 9.0
 """The published `SignedDistance.distance`, voxels."""
+OVERSHOOT = 1.05
+"""Largest value that integers keep; the target is within 1."""
 SATURATION = 3.0
 """Distances are looked for as far as this times `SignedDistance.distance`: tanh(3) is 0.995."""
 
@@ -100,6 +102,10 @@ class SignedDistance(Head):
         from keras import ops
 
         return weighted_mean(ops.square(output[..., 0] - ops.cast(target[..., 0], output.dtype)), weight)
+
+    def stored_range(self, reach: int | None) -> tuple[float, float] | None:
+        """A little more than the target has, because the output is not bounded; what is beyond is as deep or far."""
+        return -OVERSHOOT, OVERSHOOT
 
     @property
     def seed_thresholds(self) -> tuple[float, ...]:
