@@ -71,6 +71,7 @@ _HOME = {
     "Task": "blockwise.task",
     "Predict": "blockwise.predict",
     "Segment": "blockwise.segment",
+    "PredictAndSegment": "blockwise.fused",
     "Detect": "blockwise.detect",
     "DetectInstances": "blockwise.detect_instances",
     "Measure": "blockwise.measure",

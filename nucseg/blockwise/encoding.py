@@ -80,8 +80,18 @@ def check_reach(volume: Volume, path: str, scenario: Scenario, reach: int) -> No
     Raises:
         InputError: Longer ones than it can hold are to vote.
     """
-    encoding, vectors = volume.stored.encoding, scenario.auxiliary
-    if encoding is None or vectors is None or not encoding.scale or not reach:
+    if volume.stored.encoding is not None:
+        check_vectors(volume.stored.encoding, path, scenario, reach)
+
+
+def check_vectors(encoding: Encoding, path: str, scenario: Scenario, reach: int) -> None:
+    """As `check_reach`, of an encoding.
+
+    Raises:
+        InputError: Longer vectors than it can hold are to vote.
+    """
+    vectors = scenario.auxiliary
+    if vectors is None or not encoding.scale or not reach:
         return
     own = scenario.slices()[vectors.name]
     longest = min(encoding.limits(channel)[1] for channel in range(own.start, own.stop))

@@ -9,7 +9,7 @@ from pydantic import PrivateAttr
 
 from nucseg.blockwise.decoding import Origin, write_origin
 from nucseg.blockwise.encoding import known_reach, settled_encoding
-from nucseg.blockwise.grid import Block, Grid, Shape, chunk_shape
+from nucseg.blockwise.grid import Block, Box, Grid, Shape, chunk_shape
 from nucseg.blockwise.records import Records, identity
 from nucseg.blockwise.task import Task
 from nucseg.instances.digest import array_digest
@@ -95,6 +95,14 @@ class Predict(Task):
         """The volume's file and the model's hash."""
         return {"volume": identity(self.volume), "model": self.trained().hash}
 
+    def description(self) -> dict[str, Any]:
+        """See `Task.description`; float32 goes without saying, so that runs from before there was a choice go on."""
+        said = super().description()
+        fields = {name: value for name, value in said["fields"].items() if name != "reach"}
+        if self._settled_encoding().dtype == "float32":
+            del fields["encoding"]
+        return said | {"fields": fields}
+
     def grid(self) -> Grid:
         """Blocks of the volume."""
         return Grid(self._open().shape, self._block())
@@ -129,9 +137,13 @@ class Predict(Task):
         check_checkpoint(self.trained().checkpoint)
 
     def start_worker(self) -> None:
-        """Open the volume and load the network, once."""
-        self._volume, self._model = self._open(), self.trained()
+        """Open volume and prediction, and load the network, once."""
+        self.load()
         self._prediction = open_volume(self.outputs()[0])
+
+    def load(self) -> None:
+        """Open the volume and load the network: what `tile` needs."""
+        self._volume, self._model = self._open(), self.trained()
         _ = self._model.keras
 
     def process(self, block: Block) -> dict[str, Any]:
@@ -144,16 +156,29 @@ class Predict(Task):
         Raises:
             InputError: The network gives NaN, and the encoding has no code for it.
         """
-        begin = tuple(b - context for b, context in zip(block.begin, self._model.context, strict=True))
-        shape = self._model.network.input_shape(self._block())
-        raw, nonfinite = self._normalised((begin[0], begin[1], begin[2]), shape, block)
-        predicted = self._model.predict(raw, self.mirrors)
-        z, y, x = (slice(0, n) for n in block.shape)
-        encoding = self._settled_encoding()
-        codes, saturated = encoding.encode(predicted[:, z, y, x])
-        predicted = encoding.decode(codes)
+        codes, nonfinite, saturated = self.tile(block.begin, block)
+        predicted = self._settled_encoding().decode(codes)
         self._prediction.write(block.begin, predicted)
         return {"nonfinite": nonfinite, "saturated": saturated, "digest": array_digest(predicted)}
+
+    def tile(self, begin: Shape, box: Box) -> tuple[np.ndarray, int, int]:
+        """What the network predicts in one go, as it is stored.
+
+        Args:
+            begin: First voxel of a block-shaped tile, a multiple of the pooling; may lie outside the volume.
+            box: The part of it that is wanted, inside the volume.
+
+        Returns:
+            Codes (c, z, y, x) of the box; its raw voxels that are no number; its values beyond the encoding.
+
+        Raises:
+            InputError: The network gives NaN, and the encoding has no code for it.
+        """
+        z, y, x = (b - context for b, context in zip(begin, self._model.context, strict=True))
+        raw, nonfinite = self._normalised((z, y, x), self._model.network.input_shape(self._block()), box)
+        own = tuple(slice(b - o, e - o) for b, e, o in zip(box.begin, box.end, begin, strict=True))
+        codes, saturated = self._settled_encoding().encode(self._model.predict(raw, self.mirrors)[:, *own])
+        return codes, nonfinite, saturated
 
     def written(self) -> Path:
         """The prediction."""
@@ -197,7 +222,7 @@ class Predict(Task):
 
         return TrainedModel.load(self.model, self.checkpoint)
 
-    def _normalised(self, begin: Shape, shape: Shape, block: Block) -> tuple[np.ndarray, int]:
+    def _normalised(self, begin: Shape, shape: Shape, block: Box) -> tuple[np.ndarray, int]:
         """Raw voxels with intensities mapped and 0 outside the volume, and how many of the block are no number."""
         limits = self._volume.shape
         low = [max(0, b) for b in begin]
@@ -219,18 +244,12 @@ class Predict(Task):
 
     def _known_intensity(self) -> tuple[float, float] | None:
         """What an earlier run measured for the same volume and model: a large volume takes long to read."""
-        head = Records(self.out, self.name).head()
-        if head is None or head["inputs"] != self.inputs():
-            return None
-        fields = head["fields"]
-        if not fields["measured"] or fields["channel"] != self.channel:
-            return None
-        return fields["intensity"][0], fields["intensity"][1]
+        return known_intensity(Records(self.out, self.name), self.inputs(), self.channel)
 
     def _settled_encoding(self) -> Encoding:
         if isinstance(self.encoding, Encoding):
             return self.encoding
-        return Encoding(dtype="float32")  # records of runs that knew no other
+        return Encoding(dtype="float32")  # as records of runs that knew no other have it
 
     def _open(self) -> Volume:
         return open_volume(self.volume, channel=self.channel)
@@ -243,6 +262,25 @@ class Predict(Task):
 
 BUFFERS = 5
 """Buffers of the finest level, each of as many channels as its first convolution, alive at one time."""
+
+
+def known_intensity(
+    records: Records, inputs: dict[str, Any], channel: int | None
+) -> tuple[float, float] | None:
+    """Intensities that an earlier run measured for the same volume and model; None: there is none.
+
+    Args:
+        records: Of the task that may have measured them.
+        inputs: What the new run reads.
+        channel: Of the volume.
+    """
+    head = records.head()
+    if head is None or head["inputs"] != inputs:
+        return None
+    fields = head["fields"]
+    if not fields.get("measured") or fields["channel"] != channel:
+        return None
+    return fields["intensity"][0], fields["intensity"][1]
 
 
 def aligned(block: Shape, volume: Shape, pooling: Shape) -> Shape:

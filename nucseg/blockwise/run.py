@@ -13,6 +13,7 @@ from nucseg.blockwise.decoding import (
 )
 from nucseg.blockwise.detect import Detect
 from nucseg.blockwise.detect_instances import DetectInstances
+from nucseg.blockwise.fused import fused_tasks
 from nucseg.blockwise.grid import Shape
 from nucseg.blockwise.labels import label_bytes
 from nucseg.blockwise.launch import Launcher, Local
@@ -46,6 +47,7 @@ def run(
     launcher: Launcher | None = None,
     nucleus_um: float | None = None,
     max_halo: int = 128,
+    fused: bool = False,
     overwrite: bool = False,
     log: Log | None = None,
     **decoding: Any,
@@ -69,6 +71,7 @@ def run(
         nucleus_um: Largest diameter of a nucleus: how far votes reach, and how far blocks look at first. None: what
             was measured in the training data.
         max_halo: Voxels that a block may look around itself.
+        fused: Store no prediction: blocks predict what they segment, see `PredictAndSegment`.
         overwrite: Start all steps afresh.
         log: Takes lines about what goes on, and first the memory and disk that it will take.
         decoding: Fields of `Decoding` to use instead of the selected ones: `seeds`, `seed_threshold`,
@@ -114,14 +117,19 @@ def run(
         )
         detect = Detect(out=out, decoding=points, block=block)
         tasks, need, longest = (detect,), detect.memory_for, points.reach
-    predict = predict.model_copy(update={"reach": longest or None}).prepared(overwrite=overwrite)
-    if log:
-        log(_forecast(predict, need, launcher.workers))
+    predict = predict.model_copy(update={"reach": longest or None})
+    if fused:
+        tasks = fused_tasks(predict, tasks, overwrite=overwrite, log=log)
+    else:
+        predict = predict.prepared(overwrite=overwrite)
+        if log:
+            log(_forecast(predict, need, launcher.workers))
+        tasks = (predict, *tasks)
 
-    steps = {task.name: task.blockwise(launcher, **options) for task in (predict, *tasks)}
-    if log and (lost := steps["predict"]["nonfinite"]):
+    steps = {task.name: task.blockwise(launcher, **options) for task in tasks}
+    if log and (lost := steps[tasks[0].name]["nonfinite"]):
         log(f"predict: {lost} raw voxels are no number and were taken as 0")
-    if log and (beyond := steps["predict"]["saturated"]):
+    if log and (beyond := steps[tasks[0].name]["saturated"]):
         log(
             f"predict: {beyond} values lay beyond what is stored of their head and became the nearest that is"
         )

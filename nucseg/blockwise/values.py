@@ -11,8 +11,6 @@ from nucseg.heads.base import Head
 from nucseg.heads.scenario import Decoding, Scenario
 from nucseg.volume import Volume
 
-TOLERANCE = 0.05
-"""Values may be beyond a head's range by so much: maps that were resampled overshoot a little."""
 SAMPLE, SAMPLES = 32, 3
 """Voxels a side of the boxes of a prediction that are looked at before it is used, and their number an axis."""
 
@@ -44,8 +42,9 @@ def check_values(path: str, data: np.ndarray, scenario: Scenario, *, finite: boo
             if not known.any():
                 continue
             low, high = float(own[known].min()), float(own[known].max())
-        limits = next(head for head in scenario.heads if head.name == name).value_range
-        if limits and (low < limits[0] - TOLERANCE or high > limits[1] + TOLERANCE):
+        head = next(head for head in scenario.heads if head.name == name)
+        limits = head.value_range
+        if limits and (low < limits[0] - head.tolerance or high > limits[1] + head.tolerance):
             raise InputError(
                 f"{path}: {name}",
                 expected=f"values after the activation, {limits[0]:g} to {limits[1]:g}",
@@ -101,6 +100,21 @@ def check_thresholds(scenario: Scenario, decoding: Decoding) -> None:
     else:
         _check_threshold("seed threshold", decoding.seed_threshold, scenario.main)
     _check_threshold("foreground threshold", decoding.foreground_threshold, scenario.main)
+
+
+def check_halo(decoding: Decoding, max_halo: int) -> None:
+    """Refuse a largest halo that is smaller than what dilation looks at.
+
+    Raises:
+        InputError: It is.
+    """
+    if max_halo < decoding.dilate:
+        raise InputError(
+            "max_halo",
+            expected=f"at least {decoding.dilate} voxels to dilate by {decoding.dilate}",
+            received=str(max_halo),
+            remedy="allow a larger halo",
+        )
 
 
 def _check_threshold(what: str, value: float, head: Head) -> None:

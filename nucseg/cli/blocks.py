@@ -90,6 +90,12 @@ def segment_options(function: Callable) -> Callable:
 @checkpoint_option
 @mirrors_option(default=None)
 @encoding_option
+@click.option(
+    "--fused",
+    is_flag=True,
+    help="Store no prediction: each block predicts what it segments, its surroundings too, which takes 2 to 4 times "
+    "the computation; the factor is printed.",
+)
 @block_options
 @segment_options
 @verb

@@ -64,6 +64,8 @@ class Head(BaseModel):
 
     value_range: ClassVar[tuple[float, float] | None] = None
     """Lowest and highest value of a prediction and of its thresholds; None: any. Values beyond it are refused."""
+    tolerance: ClassVar[float] = 0.05
+    """How far beyond it a prediction may be: maps that were resampled overshoot a little."""
 
     loss_weight: float | None = Field(None, gt=0)
 

@@ -38,6 +38,9 @@ class SignedDistance(Head):
     """
 
     value_range: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
+    tolerance: ClassVar[float] = (
+        0.5  # the output is linear: trained networks give up to 1.2 in the background
+    )
 
     distance: float = Field(PUBLISHED, gt=0)
 
@@ -104,7 +107,7 @@ class SignedDistance(Head):
         return weighted_mean(ops.square(output[..., 0] - ops.cast(target[..., 0], output.dtype)), weight)
 
     def stored_range(self, reach: int | None) -> tuple[float, float] | None:
-        """A little more than the target has, because the output is not bounded; what is beyond is as deep or far."""
+        """A little more than the target has. The output is not bounded, but no threshold tells what is beyond apart."""
         return -OVERSHOOT, OVERSHOOT
 
     @property

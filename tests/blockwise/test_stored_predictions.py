@@ -191,14 +191,13 @@ def test_the_encoding_from_the_command_line(tmp_path, untrained, raw):
     assert "--encoding" in CliRunner().invoke(cli, ["run", "--help"]).stdout
 
 
-def test_records_that_know_no_encoding_are_read_back(tmp_path, untrained, raw):
+def test_float32_goes_without_saying_as_in_runs_that_knew_no_other(tmp_path, untrained, raw):
     out = tmp_path / "o"
-    Predict(volume=raw, out=str(out), model=str(untrained), block=(16, 16, 20), encoding="float32").blockwise(
-        HERE
-    )
-    head = json.loads(Records(out, "predict").path.read_text())
-    del head["fields"]["encoding"], head["fields"]["reach"]
-    Records(out, "predict").path.write_text(json.dumps(head))
+    task = Predict(volume=raw, out=str(out), model=str(untrained), block=(16, 16, 20), encoding="float32")
+    task.blockwise(HERE)
+    assert not {"encoding", "reach"} & Records(out, "predict").head()["fields"].keys()
+    assert task.blockwise(HERE)["skipped"] == 8
     assert not verify(str(out), launcher=HERE).damaged
     shutil.rmtree(out / "prediction" / "0" / "c" / "0" / "0" / "0")
-    assert len(verify(str(out), launcher=HERE).damaged) > 0
+    assert not verify(str(out), launcher=HERE, repair=True).remaining
+    assert not open_volume(out / "prediction").stored.encoding
