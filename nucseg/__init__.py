@@ -72,6 +72,7 @@ _HOME = {
     "Predict": "blockwise.predict",
     "Segment": "blockwise.segment",
     "PredictAndSegment": "blockwise.fused",
+    "Encoding": "storage.encoding",
     "Detect": "blockwise.detect",
     "DetectInstances": "blockwise.detect_instances",
     "Measure": "blockwise.measure",

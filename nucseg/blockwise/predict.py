@@ -56,7 +56,8 @@ class Predict(Task):
 
     encoding: Encoding | Kind | None = None
     """How values are stored: "float32" as they are, "float16", or "uint16" or "uint8" with a scale that is recorded
-    with them; whatever reads the prediction gets values. None: see `blockwise.encoding.DEFAULT`."""
+    with them; whatever reads the prediction gets values. None: `blockwise.encoding.DEFAULT`, or float32 where OUT has
+    that of the same volume and model already."""
     reach: int | None = None
     """Longest vector that will vote, voxels, if longer than any that selection or training data know: bounds what
     integers keep of vectors. Only until the encoding is settled."""
@@ -85,7 +86,7 @@ class Predict(Task):
                 "intensity": intensity,
                 "measured": measured,
                 "mirrors": model.mirrors if self.mirrors is None else self.mirrors,
-                "encoding": settled_encoding(model.scenario, self.encoding, reach),
+                "encoding": settled_encoding(model.scenario, self.encoding or self._known_encoding(), reach),
                 "reach": None,
                 "block": aligned(self.block or (SIDE, SIDE, SIDE), volume.shape, model.pooling),
             }
@@ -250,6 +251,12 @@ class Predict(Task):
         if isinstance(self.encoding, Encoding):
             return self.encoding
         return Encoding(dtype="float32")  # as records of runs that knew no other have it
+
+    def _known_encoding(self) -> Kind | None:
+        """float32 where a run of the same inputs lies that stored it, maybe before there was a choice."""
+        head = Records(self.out, self.name).head()
+        old = head is not None and head["inputs"] == self.inputs() and "encoding" not in head["fields"]
+        return "float32" if old else None
 
     def _open(self) -> Volume:
         return open_volume(self.volume, channel=self.channel)

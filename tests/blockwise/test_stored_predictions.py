@@ -197,7 +197,27 @@ def test_float32_goes_without_saying_as_in_runs_that_knew_no_other(tmp_path, unt
     task.blockwise(HERE)
     assert not {"encoding", "reach"} & Records(out, "predict").head()["fields"].keys()
     assert task.blockwise(HERE)["skipped"] == 8
+    default = task.model_copy(update={"encoding": None})
+    assert default.blockwise(HERE)["skipped"] == 8, "what lies there goes on"
     assert not verify(str(out), launcher=HERE).damaged
     shutil.rmtree(out / "prediction" / "0" / "c" / "0" / "0" / "0")
     assert not verify(str(out), launcher=HERE, repair=True).remaining
     assert not open_volume(out / "prediction").stored.encoding
+
+
+def test_what_sdt_gives_beyond_its_target_changes_no_label(tmp_path):
+    """The output is linear: networks give up to 1.2 in the background; a value of 1.6 is no such prediction."""
+    height = random_prediction((20, 22, 24), seed=5)[1]
+    values = (1.2 - 2.4 * height / height.max())[None].astype(np.float32)
+    assert values.max() > 1.05
+    assert values.min() < -1.05
+    digests = []
+    for name, stored in (("all", values), ("cut", np.clip(values, -1.05, 1.05))):
+        np.save(tmp_path / f"{name}.npy", stored)
+        task = Segment(prediction=str(tmp_path / f"{name}.npy"), out=str(tmp_path / name), scenario="sdt")
+        digests.append(task.blockwise(HERE))
+    assert digests[0]["digest"] == digests[1]["digest"]
+    assert digests[0]["nuclei"] > 3
+    np.save(tmp_path / "no.npy", values * 1.4)
+    with pytest.raises(InputError, match="after the activation, -1 to 1"):
+        Segment(prediction=str(tmp_path / "no.npy"), out=str(tmp_path / "no"), scenario="sdt").blockwise(HERE)
