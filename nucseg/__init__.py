@@ -71,6 +71,8 @@ _HOME = {
     "Task": "blockwise.task",
     "Predict": "blockwise.predict",
     "Segment": "blockwise.segment",
+    "PredictAndSegment": "blockwise.fused",
+    "Encoding": "storage.encoding",
     "Detect": "blockwise.detect",
     "DetectInstances": "blockwise.detect_instances",
     "Measure": "blockwise.measure",

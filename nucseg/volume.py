@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike
 
 from nucseg.errors import InputError
 from nucseg.storage import ome
+from nucseg.storage.encoding import Encoding
 from nucseg.storage.stored import Float3, Int3, checked_scale
 from nucseg.storage.volume import Volume, open_volume
 from nucseg.storage.writer import write_image, write_labels
@@ -125,6 +126,7 @@ def create_image(
     name: str | None = None,
     channel_names: Sequence[str] | None = None,
     overwrite: bool = False,
+    encoding: Encoding | None = None,
 ) -> Volume:
     """Create an OME-Zarr 0.5 image; its array is `path/0`, zeros, zstd-compressed, in shards.
 
@@ -140,6 +142,7 @@ def create_image(
         name: Name in the metadata; the group's own if None.
         channel_names: One a channel.
         overwrite: Replace an image that is there; its labels and tables stay.
+        encoding: How values are stored, which says the dtype; None: as they are.
 
     Raises:
         InputError: If the folder holds an image already (without `overwrite`) or something that is no zarr
@@ -148,7 +151,7 @@ def create_image(
     write_image(
         os.fspath(path),
         shape=tuple(int(length) for length in shape),
-        dtype=np.dtype(dtype),
+        dtype=np.dtype(dtype if encoding is None else encoding.dtype),
         scale_um=checked_scale(os.fspath(path), scale_um),
         axes=axes,
         chunks=chunks,
@@ -156,6 +159,7 @@ def create_image(
         name=name,
         channel_names=channel_names,
         overwrite=overwrite,
+        encoding=encoding,
     )
     return open_volume(path)
 

@@ -147,6 +147,7 @@ class Downsample(Task):
             dtype=finest.dtype,
             chunks=layout.chunk,
             shards=layout.shard,
+            encoding=stored.encoding,
         )
 
     def start_worker(self) -> None:
@@ -167,7 +168,12 @@ class Downsample(Task):
             data = source.read((begin[0], begin[1], begin[2]), (size[0], size[1], size[2]))
             for channel, voxels in enumerate(data if data.ndim == 4 else data[None]):
                 values[(channel, *slices_of(piece))] = reduce(voxels, factor)
-        write_box(self._target, self._source.stored.axes, block, values)
+        if encoding := source.stored.encoding:
+            codes, _ = encoding.encode(values)  # means lie within the range of what they are means of
+            write_box(self._target, source.stored.axes, block, codes)
+            values = encoding.decode(codes)
+        else:
+            write_box(self._target, source.stored.axes, block, values)
         return {"digest": values_digest(values, block.begin, self.grid().volume)}
 
     def written(self) -> Path:
@@ -261,7 +267,7 @@ class Downsample(Task):
     def expected_output(self) -> int:
         """The level's voxels."""
         source = self._open_source()
-        return prod(self._shape()) * max(1, source.channels) * source.dtype.itemsize
+        return prod(self._shape()) * max(1, source.channels) * source.array.dtype.itemsize
 
     def _placed(self) -> Self:
         """The task with its group, which is written, and its rule; a task that has them already stays as it is."""

@@ -15,6 +15,16 @@ def checkpoint_option(function: Callable) -> Callable:
     )(function)
 
 
+def encoding_option(function: Callable) -> Callable:
+    """`--encoding`, of `run` and `predict`."""
+    return click.option(
+        "--encoding",
+        type=click.Choice(["float32", "float16", "uint16", "uint8"]),
+        help="How the prediction is stored; uint8 and uint16 with a scale for each channel "
+        "[default: uint16, float32 where a head says no range].",
+    )(function)
+
+
 def block_options(function: Callable) -> Callable:
     """`--block`, `--launcher`, `--cluster` and `--overwrite`, the same for every blockwise verb."""
     function = click.option(
@@ -74,6 +84,13 @@ def segment_options(function: Callable) -> Callable:
 @click.option("--model", required=True, metavar="RUN", help="A training run's folder.")
 @checkpoint_option
 @mirrors_option(default=None)
+@encoding_option
+@click.option(
+    "--fused",
+    is_flag=True,
+    help="Store no prediction: each block predicts what it segments, its surroundings too, which takes 2 to 4 times "
+    "the computation; the factor is printed.",
+)
 @block_options
 @segment_options
 @verb
@@ -91,6 +108,13 @@ def run(volume: str, out: str, model: str, launcher: Any, **options: Any) -> dic
 @click.option("--model", required=True, metavar="RUN", help="A training run's folder.")
 @checkpoint_option
 @mirrors_option(default=None)
+@encoding_option
+@click.option(
+    "--nucleus-um",
+    type=float,
+    metavar="D",
+    help="Largest nucleus diameter in micrometres that will be decoded with, if larger than in the training data.",
+)
 @block_options
 @verb
 def predict(
@@ -99,14 +123,28 @@ def predict(
     model: str,
     checkpoint: int | None,
     mirrors: str | None,
+    encoding: Any,
+    nucleus_um: float | None,
     block: Any,
     launcher: Any,
     overwrite: bool,
 ) -> dict[str, Any]:
     """Predict VOLUME block by block into OUT/prediction."""
+    from nucseg.blockwise.decoding import diameter_voxels
     from nucseg.blockwise.predict import Predict
+    from nucseg.volume import open_volume
 
-    task = Predict(volume=volume, out=out, model=model, checkpoint=checkpoint, mirrors=mirrors, block=block)
+    reach = None if nucleus_um is None else diameter_voxels(nucleus_um, open_volume(volume).scale_um)
+    task = Predict(
+        volume=volume,
+        out=out,
+        model=model,
+        checkpoint=checkpoint,
+        mirrors=mirrors,
+        encoding=encoding,
+        reach=reach,
+        block=block,
+    )
     return task.blockwise(launcher, overwrite=overwrite, log=log)
 
 

@@ -133,6 +133,7 @@ def predict(
         checkpoint=checkpoint,
         channel=channel,
         mirrors=mirrors,
+        encoding="float32",
     ).blockwise(Local(workers=0))
     return open_volume(out / "prediction").read()
 

@@ -136,7 +136,11 @@ def test_an_experiment_selects_and_tests_where_volumes_are_annotated(tmp_path):
     assert scores.ap[0.5] > 0.1
     out = tmp_path / "validated"
     Predict(
-        volume=str(paths["validation"]), out=str(out), model=str(cell / "run"), checkpoint=row["checkpoint"]
+        volume=str(paths["validation"]),
+        out=str(out),
+        model=str(cell / "run"),
+        checkpoint=row["checkpoint"],
+        encoding="float32",
     ).blockwise(Local(workers=0))
     labels = instances(
         open_volume(out / "prediction").read(),
