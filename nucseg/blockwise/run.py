@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from nucseg.blockwise.chain import Chain
 from nucseg.blockwise.decoding import (
     choose_decoding,
     choose_points,
@@ -79,7 +80,6 @@ def run(
     """
     started = time.perf_counter()
     launcher = launcher or Local(workers=1)
-    options: dict[str, Any] = {"overwrite": overwrite, "log": log}
     predict = Predict(
         volume=volume,
         out=out,
@@ -114,7 +114,9 @@ def run(
     if log:
         log(_forecast(predict, need, launcher.workers))
 
-    steps = {task.name: task.blockwise(launcher, **options) for task in (predict, *tasks)}
+    chain = Chain((predict, *tasks))
+    results = chain.blockwise(launcher, overwrite=overwrite, log=log)
+    steps = {task.name: result for task, result in zip(chain.tasks, results, strict=True)}
     if log and (lost := steps["predict"]["nonfinite"]):
         log(f"predict: {lost} raw voxels are no number and were taken as 0")
     return result_of(steps, time.perf_counter() - started)

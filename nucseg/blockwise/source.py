@@ -1,9 +1,11 @@
 """The prediction that a step decodes: where it is, whether it is whole, and which heads it follows."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from nucseg.blockwise.decoding import Origin, read_origin, settled_scenario
 from nucseg.blockwise.records import Records
+from nucseg.blockwise.task import Task
 from nucseg.errors import InputError
 from nucseg.heads.scenario import Scenario
 from nucseg.volume import Volume
@@ -36,6 +38,13 @@ def settled_prediction(out: str, prediction: str | None) -> str | None:
             remedy="bring it back, or make it again: `nucseg predict VOLUME OUT --model RUN --overwrite`",
         )
     return path
+
+
+def is_written_by(out: str, prediction: str | None, tasks: Sequence[Task]) -> bool:
+    """Whether a step reads OUT/prediction, and this is what all of some other tasks write."""
+    own = Path(out).resolve() / "prediction"
+    wanted = own if prediction is None else Path(prediction).resolve()
+    return bool(tasks) and wanted == own and all(task.written() == own for task in tasks)
 
 
 def checked_scenario(volume: Volume, path: str, named: Scenario | None) -> tuple[Scenario, Origin]:

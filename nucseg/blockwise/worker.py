@@ -49,6 +49,7 @@ class Worker:
         named = log or stderr
         self._named = {"log": str(named.relative_to(records.folder))} if named else {}
         self.refusal: str | None = None
+        self._refused: set[Shape] = set()
         self.grid = task.grid()
         self.done = 0
         self._open = ExitStack()
@@ -87,14 +88,14 @@ class Worker:
 
         z, y, x = (o // b for o, b in zip(block.write_roi.offset, self.grid.block, strict=True))
         index = (z, y, x)
-        if self.refusal is not None:
-            self._fail(index, self.refusal)
+        if self.refusal is not None or index in self._refused:
+            self._refuse(block, index, self.refusal or "")
             return
         started = time.perf_counter()
         try:
             result = self.task.process(self.grid[index])
-        except (BlockRefused, InputError) as refusal:  # trying again would end the same
-            self._fail(index, str(refusal))
+        except (BlockRefused, InputError) as refusal:
+            self._refuse(block, index, str(refusal))
             return
         except Exception as error:
             self._note()
@@ -112,6 +113,15 @@ class Worker:
             **result,
         )
         self.done += 1
+
+    def _refuse(self, block: "DaisyBlock", index: Shape, error: str) -> None:
+        """Mark a block failed, for those that read it, too; if it comes again, it is not tried again here."""
+        from daisy.v2 import BlockStatus
+
+        block.status = BlockStatus.FAILED
+        if index not in self._refused:
+            self._refused.add(index)
+            self._fail(index, error)
 
     def _fail(self, index: Shape, error: str) -> None:
         self._writer.append(index, "failed", error=error, ended=round(time.time(), 3), **self._named)
@@ -151,8 +161,7 @@ def run_job(path: str | Path) -> dict[str, Any]:
     task = task_of(job)
     records = Records(task.out, task.name)
     client = daisy.Client()
-    stderr = records.logs / task.name / f"worker_{client.worker_id}.err"  # where daisy has it written
-    worker = Worker(task, records, job["hash"], job["run"], stderr=stderr if stderr.exists() else None)
+    worker = Worker(task, records, job["hash"], job["run"], stderr=_own_stderr(records))
     if client.connected:
         worker.start_or_refuse()
     try:
@@ -164,6 +173,15 @@ def run_job(path: str | Path) -> dict[str, Any]:
     finally:
         worker.close()
     return {"blocks": worker.done}
+
+
+def _own_stderr(records: Records) -> Path | None:
+    """The file of the task's logs that this process's standard error goes to, as far as the system tells."""
+    try:
+        path = Path(os.readlink("/proc/self/fd/2"))
+    except OSError:
+        return None
+    return path if path.is_relative_to(records.logs) else None
 
 
 def peak_memory() -> int:
