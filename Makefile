@@ -8,11 +8,12 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 WORKERS ?= 2
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test test-cluster check format bench clean
 
 help:
 	@echo "make demo    set up $(VENV), then synthetic worm -> train -> segment -> report, in ./$(DEMO)"
 	@echo "make test    set up $(VENV) with the test tools and run the tests"
+	@echo "make test-cluster   the failure drills on a real Slurm of three hosts on this machine (root; apt install slurm-wlm)"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   the measured comparisons in benchmarks/"
 	@echo "make format  let ruff format the sources"
@@ -23,6 +24,10 @@ demo: $(VENV)/.ready-cpu
 
 test: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+test-cluster: $(VENV)/.ready-dev
+	@$(BIN)/python tests/cluster/slurm_hosts.py check
+	NUCSEG_CLUSTER=1 $(BIN)/python -m pytest tests/cluster -p no:xdist --durations=5
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

@@ -10,11 +10,20 @@ from numpy.typing import DTypeLike
 
 from nucseg.errors import InputError
 from nucseg.storage import ome
+from nucseg.storage.encoding import Encoding
 from nucseg.storage.stored import Float3, Int3, checked_scale
 from nucseg.storage.volume import Volume, open_volume
 from nucseg.storage.writer import write_image, write_labels
 
-__all__ = ["Volume", "create_image", "create_labels", "find_labels", "open_labels", "open_volume"]
+__all__ = [
+    "Volume",
+    "check_labels_inside",
+    "create_image",
+    "create_labels",
+    "find_labels",
+    "open_labels",
+    "open_volume",
+]
 
 
 def open_labels(path: str | Path, name: str = "nuclei", *, level: int = 0) -> Volume:
@@ -63,6 +72,28 @@ def open_labels(path: str | Path, name: str = "nuclei", *, level: int = 0) -> Vo
     return volume
 
 
+def check_labels_inside(raw: str, name: str, what: str = "volume") -> None:
+    """Refuse a volume that has no labels inside: as labels of its own it would be taken for them itself.
+
+    Args:
+        raw: The image.
+        name: Name of the label image.
+        what: It is used as, for the message.
+
+    Raises:
+        InputError: There are no labels below it.
+    """
+    zarr_ = ome.is_zarr(raw)
+    if ome.is_zarr(os.path.join(raw, "labels", name)) or (zarr_ and ome.label_names(raw)):
+        return
+    raise InputError(
+        f"{what} {raw}",
+        expected=f"an OME-Zarr with labels/{name} inside, or labels of its own",
+        received="a Zarr without labels" if zarr_ else "a file of raw alone",
+        remedy="give {raw = ..., labels = ...} instead of the bare path",
+    )
+
+
 def find_labels(source: str | Path, labels: str | Path) -> Volume:
     """Labels given as the name of a label image below `source`, or else as a path of their own.
 
@@ -95,6 +126,7 @@ def create_image(
     name: str | None = None,
     channel_names: Sequence[str] | None = None,
     overwrite: bool = False,
+    encoding: Encoding | None = None,
 ) -> Volume:
     """Create an OME-Zarr 0.5 image; its array is `path/0`, zeros, zstd-compressed, in shards.
 
@@ -110,6 +142,7 @@ def create_image(
         name: Name in the metadata; the group's own if None.
         channel_names: One a channel.
         overwrite: Replace an image that is there; its labels and tables stay.
+        encoding: How values are stored, which says the dtype; None: as they are.
 
     Raises:
         InputError: If the folder holds an image already (without `overwrite`) or something that is no zarr
@@ -118,7 +151,7 @@ def create_image(
     write_image(
         os.fspath(path),
         shape=tuple(int(length) for length in shape),
-        dtype=np.dtype(dtype),
+        dtype=np.dtype(dtype if encoding is None else encoding.dtype),
         scale_um=checked_scale(os.fspath(path), scale_um),
         axes=axes,
         chunks=chunks,
@@ -126,6 +159,7 @@ def create_image(
         name=name,
         channel_names=channel_names,
         overwrite=overwrite,
+        encoding=encoding,
     )
     return open_volume(path)
 

@@ -1,11 +1,13 @@
 """Every example and every pipeline script runs, as its docstring says, with fewer iterations."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import nucseg as ns
@@ -78,12 +80,36 @@ def test_vectors_on_your_model(tmp_path: Path) -> None:
     assert votes > alone + 0.3
 
 
+def test_own_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    z, y, x = np.indices((32, 32, 64))
+    interior = np.exp(-((z - 14) ** 2 + (y - 17) ** 2 + (x % 32 - 15) ** 2) / 60)
+    maps = np.stack([1 - interior, interior**2, interior * (1 - interior)]).astype(np.float32)
+    np.save(tmp_path / "maps.npy", maps)
+    printed = script("examples/07_own_launcher.py", tmp_path / "maps.npy", tmp_path / "out")
+    own, here = printed.split("nuclei, digest ")[1].splitlines()[0].split("; in this process digest ")
+    assert own == here
+    assert "2 workers left a log" in printed
+
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join((str(ROOT / "examples"), os.environ.get("PYTHONPATH", "")))
+    )
+    command = ["segment", tmp_path / "maps.npy", tmp_path / "again", "--head", "three_label", "--json"]
+    command += ["--block", 32, 32, 32, "--launcher", "own_launcher:start:1"]
+    result = subprocess.run(
+        [sys.executable, "-m", "nucseg", *map(str, command)], capture_output=True, text=True, check=True
+    )
+    assert json.loads(result.stdout)["digest"] == own
+
+
 def test_every_configuration_is_valid() -> None:
     experiments = sorted((ROOT / "pipelines").rglob("experiment*.toml"))
     assert [path.parent.name for path in experiments] == ["celegans", "pipelines", "pipelines", "ovule"]
     for path in experiments:
         assert ExperimentConfig.from_toml(path).seeds
-    configurations = [p for p in sorted((ROOT / "pipelines").glob("*.toml")) if p not in experiments]
+    cluster = ROOT / "pipelines" / "cluster.toml"
+    assert ns.Slurm.from_toml(cluster).resources("predict").gpus == 1
+    known = {*experiments, cluster}
+    configurations = [p for p in sorted((ROOT / "pipelines").glob("*.toml")) if p not in known]
     assert len(configurations) >= 3
     for path in configurations:
         config = ns.TrainConfig.from_toml(path)

@@ -48,7 +48,9 @@ def predicted(request, volume, tmp_path_factory):
         tensorboard=False,
     )
     trained = train(config, base / "run")
-    predict = Predict(volume=volume, out=str(base / "out"), model=str(base / "run"), block=BLOCK)
+    predict = Predict(
+        volume=volume, out=str(base / "out"), model=str(base / "run"), block=BLOCK, encoding="float32"
+    )
     predict.blockwise(HERE)
     model = TrainedModel.load(base / "run")
     return SimpleNamespace(name=request.param, base=base, trained=trained, model=model, volume=volume)

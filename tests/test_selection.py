@@ -82,9 +82,9 @@ def made(tmp_path_factory):
         volume = make_image(base / f"v{seed}.zarr", seed)
         for checkpoint in (10, TRUE_CHECKPOINT):
             out = base / f"prediction-{seed}-{checkpoint}"
-            Predict(volume=str(volume), out=str(out), model=str(run), checkpoint=checkpoint).blockwise(
-                Local(workers=0)
-            )
+            Predict(
+                volume=str(volume), out=str(out), model=str(run), checkpoint=checkpoint, encoding="float32"
+            ).blockwise(Local(workers=0))
             predictions[seed - 1, checkpoint] = open_volume(out / "prediction").read()
         truth = instances(predictions[seed - 1, TRUE_CHECKPOINT], Scenario.named("three_label_cpv"), TRUE)
         add_labels(volume, np.unique(truth, return_inverse=True)[1].reshape(SHAPE))
@@ -261,7 +261,12 @@ def test_what_was_selected_with_mirrors_is_used_with_them(made, run, predicted, 
     volume, scenario = made[1][0], Scenario.named("three_label_cpv")
     out = tmp_path / "by-hand"
     Predict(
-        volume=str(volume), out=str(out), model=str(run), checkpoint=TRUE_CHECKPOINT, mirrors="x"
+        volume=str(volume),
+        out=str(out),
+        model=str(run),
+        checkpoint=TRUE_CHECKPOINT,
+        mirrors="x",
+        encoding="float32",
     ).blockwise(Local(workers=0))
     prediction = open_volume(out / "prediction").read()
     predicted.clear()
@@ -281,7 +286,7 @@ def test_what_was_selected_with_mirrors_is_used_with_them(made, run, predicted, 
 
     assert ns.TrainedModel.load(run).mirrors == "x"
     assert ns.TrainedModel.load(run, 10).mirrors == "none", "nothing was selected for this one"
-    ns.run(str(volume), str(tmp_path / "out"), model=str(run), launcher=Local(workers=0))
+    ns.run(str(volume), str(tmp_path / "out"), model=str(run), launcher=Local(workers=0), encoding="float32")
     np.testing.assert_array_equal(open_volume(tmp_path / "out" / "prediction").read(), prediction)
     ns.run(str(volume), str(tmp_path / "none"), model=str(run), launcher=Local(workers=0), mirrors="none")
     found = open_volume(tmp_path / "none" / "prediction").read()

@@ -71,7 +71,7 @@ class Detect(Task):
         scenario, origin = checked_scenario(volume, task.source, task.scenario)
         decoding = task.decoding or origin.points or scenario.default_point_decoding()
         scenario.check_source(decoding.source)
-        check_prediction(volume, task.source, scenario)
+        check_prediction(volume, task.source, scenario, decoding.reach or 0)
         return task.model_copy(
             update={
                 "scenario": scenario,

@@ -1,11 +1,9 @@
 """Coarser levels of an OME-Zarr image or label image, block by block."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from itertools import count
 from math import prod
 from pathlib import Path
-from shutil import rmtree
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -17,7 +15,6 @@ from nucseg.blockwise.labels import labels_records
 from nucseg.blockwise.level import (
     SIDE,
     Layout,
-    check_group,
     default_factor,
     layout_of,
     piece_shape,
@@ -27,7 +24,15 @@ from nucseg.blockwise.level import (
     values_digest,
     zyx_of,
 )
-from nucseg.blockwise.records import FOLDER, Records, identity
+from nucseg.blockwise.level_group import (
+    check_group,
+    claim_level,
+    claimed,
+    forget_levels,
+    level_array,
+    write_box,
+)
+from nucseg.blockwise.records import Records, identity
 from nucseg.blockwise.task import Task
 from nucseg.errors import InputError
 from nucseg.instances.digest import combine
@@ -116,7 +121,7 @@ class Downsample(Task):
                 if group.parts[-2:] == ("labels", "nuclei")
                 else None
             )
-        return {"source": made["hash"] if made else identity(self._path(self.level - 1))}
+        return {"source": made["hash"] if made else identity(level_array(self.out, self.level - 1))}
 
     def grid(self) -> Grid:
         """Blocks of the level that is made."""
@@ -124,7 +129,7 @@ class Downsample(Task):
 
     def outputs(self) -> list[Path]:
         """The level's array."""
-        return [self._path(self.level)]
+        return [level_array(self.out, self.level)]
 
     def create(self) -> None:
         """Create the level's array, empty and not listed yet."""
@@ -133,7 +138,7 @@ class Downsample(Task):
         layout = self._layout(shape)
         pyramid.create_level(
             self.out,
-            self._path(self.level).name,
+            level_array(self.out, self.level).name,
             like=finest,
             axes=stored.axes,
             shape=[
@@ -142,12 +147,13 @@ class Downsample(Task):
             dtype=finest.dtype,
             chunks=layout.chunk,
             shards=layout.shard,
+            encoding=stored.encoding,
         )
 
     def start_worker(self) -> None:
         """Open the level before and the one that is made."""
         self._source = self._open_source()
-        self._target = zarr.open_array(self._path(self.level), mode="r+")
+        self._target = zarr.open_array(level_array(self.out, self.level), mode="r+")
 
     def process(self, block: Block) -> dict[str, Any]:
         """Make one block, in pieces, and write it. Returns its `digest`."""
@@ -162,12 +168,17 @@ class Downsample(Task):
             data = source.read((begin[0], begin[1], begin[2]), (size[0], size[1], size[2]))
             for channel, voxels in enumerate(data if data.ndim == 4 else data[None]):
                 values[(channel, *slices_of(piece))] = reduce(voxels, factor)
-        self._write(block, values)
+        if encoding := source.stored.encoding:
+            codes, _ = encoding.encode(values)  # means lie within the range of what they are means of
+            write_box(self._target, source.stored.axes, block, codes)
+            values = encoding.decode(codes)
+        else:
+            write_box(self._target, source.stored.axes, block, values)
         return {"digest": values_digest(values, block.begin, self.grid().volume)}
 
     def written(self) -> Path:
         """The level's array."""
-        return self._path(self.level)
+        return level_array(self.out, self.level)
 
     def stored_digest(self, block: Block) -> str:
         """The digest of a block as it lies on disk, which equals what `process` returned.
@@ -181,7 +192,7 @@ class Downsample(Task):
     def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
         """List the level. Returns its `digest`, `path`, `shape` and `scale_um`."""
         method = "mode" if self.method == "most frequent" else "mean"
-        pyramid.list_level(self.out, self._path(self.level).name, self._settled(), method)
+        pyramid.list_level(self.out, level_array(self.out, self.level).name, self._settled(), method)
         made = open_volume(self.out, level=self.level)
         depth = max(1, made.channels) * made.shape[0]
         return {
@@ -196,7 +207,7 @@ class Downsample(Task):
         task = self.resolved()
         records = Records(task.out, task.name)
         if not overwrite:
-            if not records.path.with_suffix(".lock").exists() and task.written().exists():
+            if not claimed(records) and task.written().exists():
                 raise InputError(
                     str(task.written()),
                     expected="no such level yet, or one that nucseg made",
@@ -204,16 +215,7 @@ class Downsample(Task):
                     remedy="keep it, or have all levels but the finest made anew with overwrite (--overwrite)",
                 )
             records.check_same(task.description())
-        try:
-            (Path(task.out) / FOLDER).mkdir(exist_ok=True)
-            records.path.with_suffix(".lock").touch()
-        except OSError as error:
-            raise InputError(
-                task.out,
-                expected="an image that can be written: levels are added to it",
-                received=error.strerror or str(error),
-                remedy="change its permissions, or copy it: `nucseg convert IN OUT.zarr`",
-            ) from None
+        claim_level(records)
         return task
 
     def blockwise(
@@ -240,7 +242,7 @@ class Downsample(Task):
         """
         task = self._placed()
         if overwrite:
-            task._forget()
+            forget_levels(Path(task.out))
         steps = []
         for level in count(1):
             made = open_volume(task.out, level=level - 1)
@@ -265,7 +267,7 @@ class Downsample(Task):
     def expected_output(self) -> int:
         """The level's voxels."""
         source = self._open_source()
-        return prod(self._shape()) * max(1, source.channels) * source.dtype.itemsize
+        return prod(self._shape()) * max(1, source.channels) * source.array.dtype.itemsize
 
     def _placed(self) -> Self:
         """The task with its group, which is written, and its rule; a task that has them already stays as it is."""
@@ -291,27 +293,6 @@ class Downsample(Task):
             }
         )
 
-    def _forget(self) -> None:
-        """Unlist and delete all levels but the finest, with their records."""
-        group = Path(self.out)
-        made = [path.stem for path in (group / FOLDER).glob("downsample-*.lock")]
-        paths = [group / path for path in pyramid.level_paths(group)[1:]]
-        paths += [self.model_copy(update={"level": int(name.rpartition("-")[2])}).written() for name in made]
-        with ExitStack() as stack:
-            for name in made:
-                stack.enter_context(Records(group, name).held(alone=True))
-            pyramid.keep_levels(group, 1)
-            for name in made:
-                Records(group, name).clear()
-            for path in paths:
-                rmtree(path, ignore_errors=True)
-
-    def _path(self, level: int) -> Path:
-        """The array of a level: as listed, else where it belongs."""
-        listed = pyramid.level_paths(self.out)
-        name = listed[level] if level < len(listed) else pyramid.new_level_path(self.out, level)
-        return Path(self.out) / name
-
     def _open_source(self) -> Volume:
         return open_volume(self.out, level=self.level - 1)
 
@@ -328,15 +309,3 @@ class Downsample(Task):
         axes, array = finest.stored.axes, finest.array
         shard = array.shards and zyx_of(axes, array.shards)
         return layout_of(shape, zyx_of(axes, array.chunks), shard, self.block)
-
-    def _write(self, block: Block, values: np.ndarray) -> None:
-        axes = self._source.stored.axes
-        place = dict(zip("zyx", slices_of(block), strict=True))
-        kept = [axis for axis in axes if axis in "czyx"]
-        data = (
-            values.transpose(["czyx".index(axis) for axis in kept])
-            if "c" in kept
-            else values[0].transpose(["zyx".index(axis) for axis in kept])
-        )
-        index: tuple[Any, ...] = tuple(place.get(axis, slice(None) if axis == "c" else 0) for axis in axes)
-        self._target[index] = data

@@ -1,4 +1,8 @@
-"""The job file, from which a worker anywhere rebuilds the task."""
+"""The job file, from which a worker anywhere rebuilds the task.
+
+It is plain JSON: it names the task's class by its import path and holds values of its fields, never code. What a
+worker runs is what its own Python can import under that name.
+"""
 
 import json
 from importlib import import_module
@@ -17,18 +21,21 @@ def task_of(job: dict[str, Any]) -> Task:
     """Rebuild the task of a job.
 
     Raises:
-        InputError: Its class cannot be found.
+        InputError: Its class cannot be found, or is no `Task`.
     """
     module, _, name = job["task"].partition(":")
     try:
         kind = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
+        problem = None if isinstance(kind, type) and issubclass(kind, Task) else "which is no Task"
+    except (ImportError, AttributeError, ValueError) as error:
+        problem = str(error)
+    if problem:
         raise InputError(
             "job",
             expected="the import path of a Task, as in nucseg.blockwise.segment:Segment",
-            received=f"{job['task']!r} ({error})",
+            received=f"{job['task']!r} ({problem})",
             remedy="put the class into a module that workers can import",
-        ) from None
+        )
     task: Task = kind.model_validate(job["fields"])
     return task
 

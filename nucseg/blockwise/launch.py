@@ -8,13 +8,12 @@ import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
-
-from nucseg.errors import InputError
 
 if TYPE_CHECKING:
     from nucseg.blockwise.grid import Shape
@@ -36,15 +35,27 @@ class Launcher(BaseModel):
     """Seconds after which a worker that is stuck in a block is killed; a dead one is noticed at once."""
     restarts: int = Field(20, ge=0)
     """Dead workers to replace before the run is given up."""
-    host: str | None = None
-    """Address that workers connect to; None has daisy find one that other machines can reach."""
 
     def worker_function(self, job: Path) -> Callable[[], None]:
         """What daisy calls, in a process of its own, for each worker; returns when the worker has ended."""
         raise NotImplementedError
 
+    def slots(self) -> tuple[int, int]:
+        """How many processes daisy keeps at work, each a call of `worker_function`, and how many it replaces."""
+        return max(1, self.workers), self.restarts
+
+    @contextmanager
+    def attending(self, records: "Records", run: str, log: Callable[[str], None] | None) -> Iterator[None]:
+        """What surrounds the work of one run on one task."""
+        yield
+
     def run(
-        self, task: "Task", records: "Records", run: str, only: "Collection[Shape] | None" = None
+        self,
+        task: "Task",
+        records: "Records",
+        run: str,
+        only: "Collection[Shape] | None" = None,
+        log: Callable[[str], None] | None = None,
     ) -> str | None:
         """Do all blocks that have no record yet.
 
@@ -53,13 +64,14 @@ class Launcher(BaseModel):
             records: Its records.
             run: Goes into the records of this run.
             only: Of these, blocks with these grid indices only; None: all.
+            log: Takes lines about what goes on.
 
         Returns:
             What went wrong with the workers, in short, or None.
         """
         from nucseg.blockwise.schedule import Step, run_steps
 
-        return run_steps([Step(task, records, run, self, only)])[0]
+        return run_steps([Step(task, records, run, self, only)], log)[0]
 
 
 def cores() -> int:
@@ -75,7 +87,6 @@ class Local(Launcher):
     """
 
     workers: int = Field(default_factory=cores, ge=0)
-    host: str | None = "127.0.0.1"
 
     def worker_function(self, job: Path) -> Callable[[], None]:
         """Becomes the worker: its threads are set before anything is imported."""
@@ -83,33 +94,16 @@ class Local(Launcher):
         names = ("OMP", "OPENBLAS", "MKL", "NUMBA")
         environment = {f"{name}_NUM_THREADS": threads for name in names}
         environment |= {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": "1"}
-        environment |= {name: os.environ.get(name, value) for name, value in _QUIET.items()}
+        environment |= {name: os.environ.get(name, value) for name, value in QUIET.items()}
         return functools.partial(_become_worker, str(job), environment)
 
 
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 
 def _become_worker(job: str, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "nucseg.blockwise.worker", job]
     os.execve(sys.executable, command, {**os.environ, **environment})
-
-
-def parse_launcher(text: str) -> Launcher:
-    """A launcher by its name: `local` (a worker a core), `local:N`, `local:0` (in this process).
-
-    Raises:
-        InputError: There is no such launcher.
-    """
-    kind, _, count = text.partition(":")
-    if kind != "local" or not (count == "" or count.isdecimal()):
-        raise InputError(
-            "launcher",
-            expected="local or local:N, with N workers",
-            received=repr(text),
-            remedy="give one of these",
-        )
-    return Local(workers=int(count)) if count else Local()
 
 
 def short_error(error: BaseException) -> str:

@@ -4,51 +4,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nucseg.blockwise.grid import Box, Shape, chunk_shape
-from nucseg.blockwise.labels import labels_records
-from nucseg.blockwise.source import settled_prediction
-from nucseg.errors import InputError
 from nucseg.instances.digest import block_digest
-from nucseg.storage import pyramid
 
 SIDE = 256
 """Levels are added while the largest side of the last one is not below this; a worker reads boxes of that side."""
 ANISOTROPY = 1.5
 """An axis whose voxels are more than so many times as long as the shortest is not reduced."""
-
-
-def check_group(group: Path, path: str) -> None:
-    """See that levels can be added to an image, and that it is complete.
-
-    Args:
-        group: Its folder.
-        path: As the user named it.
-
-    Raises:
-        InputError: It is no OME-Zarr image, its metadata gives no scale, or a run that writes it has blocks missing.
-    """
-    if not pyramid.is_image(group):
-        raise InputError(
-            path,
-            expected="an OME-Zarr image, which levels can be added to",
-            received="nothing of that name" if not group.exists() else "another kind of file or group",
-            remedy="write it as OME-Zarr first: `nucseg convert IN OUT.zarr`",
-        )
-    pyramid.check_scales(group)
-    settled_prediction(str(group), str(group))
-    made = labels_records(group.parent.parent)
-    if group.parts[-2:] == ("labels", "nuclei") and made.head() is not None and not made.complete():
-        raise InputError(
-            str(group),
-            expected="complete labels",
-            received="a segmentation with blocks missing",
-            remedy="run `nucseg segment` again, which goes on where it stopped",
-        )
 
 
 def default_factor(shape: Shape, scale_um: tuple[float, float, float] | None) -> Shape:

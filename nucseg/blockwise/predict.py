@@ -8,11 +8,13 @@ import numpy as np
 from pydantic import PrivateAttr
 
 from nucseg.blockwise.decoding import Origin, write_origin
-from nucseg.blockwise.grid import Block, Grid, Shape, chunk_shape
+from nucseg.blockwise.encoding import known_reach, settled_encoding
+from nucseg.blockwise.grid import Block, Box, Grid, Shape, chunk_shape
 from nucseg.blockwise.records import Records, identity
 from nucseg.blockwise.task import Task
 from nucseg.instances.digest import array_digest
 from nucseg.network.mirrors import NONE, Mirrors
+from nucseg.storage.encoding import Encoding, Kind
 from nucseg.storage.normalization import zero_and_one
 from nucseg.volume import Volume, create_image, open_volume
 
@@ -24,7 +26,7 @@ SIDE = 128
 
 
 class Predict(Task):
-    """`OUT/prediction`, float32 (c, z, y, x) after the activation, from a volume and a training run.
+    """`OUT/prediction` (c, z, y, x), values after the activation, from a volume and a training run.
 
     Blocks begin at multiples of the network's pooling, so a block that is asked for is rounded up to such a
     multiple (the record in OUT says what was used). All inputs have one shape, since the convolution libraries may
@@ -52,6 +54,14 @@ class Predict(Task):
     ("y", "x"). n axes take 2^n times as long, all three 8 times. None: as was selected for the checkpoint, else
     none."""
 
+    encoding: Encoding | Kind | None = None
+    """How values are stored: "float32" as they are, "float16", or "uint16" or "uint8" with a scale that is recorded
+    with them; whatever reads the prediction gets values. None: `blockwise.encoding.DEFAULT`, or float32 where OUT has
+    that of the same volume and model already."""
+    reach: int | None = None
+    """Longest vector that will vote, voxels, if longer than any that selection or training data know: bounds what
+    integers keep of vectors. Only until the encoding is settled."""
+
     _model: "TrainedModel" = PrivateAttr()
     _volume: Volume = PrivateAttr()
     _prediction: Volume = PrivateAttr()
@@ -67,6 +77,7 @@ class Predict(Task):
         intensity, measured = self.intensity, self.measured
         if intensity is None and model.normalize is not None:
             intensity, measured = self._known_intensity() or zero_and_one(volume, model.normalize), True
+        reach = known_reach(model, volume.scale_um, self.reach)
         return self.model_copy(
             update={
                 "volume": _absolute(self.volume),
@@ -75,6 +86,8 @@ class Predict(Task):
                 "intensity": intensity,
                 "measured": measured,
                 "mirrors": model.mirrors if self.mirrors is None else self.mirrors,
+                "encoding": settled_encoding(model.scenario, self.encoding or self._known_encoding(), reach),
+                "reach": None,
                 "block": aligned(self.block or (SIDE, SIDE, SIDE), volume.shape, model.pooling),
             }
         )
@@ -82,6 +95,14 @@ class Predict(Task):
     def inputs(self) -> dict[str, Any]:
         """The volume's file and the model's hash."""
         return {"volume": identity(self.volume), "model": self.trained().hash}
+
+    def description(self) -> dict[str, Any]:
+        """See `Task.description`; float32 goes without saying, so that runs from before there was a choice go on."""
+        said = super().description()
+        fields = {name: value for name, value in said["fields"].items() if name != "reach"}
+        if self._settled_encoding().dtype == "float32":
+            del fields["encoding"]
+        return said | {"fields": fields}
 
     def grid(self) -> Grid:
         """Blocks of the volume."""
@@ -99,6 +120,7 @@ class Predict(Task):
             path,
             shape=(model.scenario.channels, *volume.shape),
             dtype="float32",
+            encoding=self._settled_encoding(),
             scale_um=volume.scale_um,
             axes=("c", "z", "y", "x"),
             shards=block,
@@ -116,24 +138,48 @@ class Predict(Task):
         check_checkpoint(self.trained().checkpoint)
 
     def start_worker(self) -> None:
-        """Open the volume and load the network, once."""
-        self._volume, self._model = self._open(), self.trained()
+        """Open volume and prediction, and load the network, once."""
+        self.load()
         self._prediction = open_volume(self.outputs()[0])
+
+    def load(self) -> None:
+        """Open the volume and load the network: what `tile` needs."""
+        self._volume, self._model = self._open(), self.trained()
         _ = self._model.keras
 
     def process(self, block: Block) -> dict[str, Any]:
         """Predict one block and write it.
 
-        Returns `nonfinite`, its raw voxels that are no number (taken as 0), and the `digest` of what was written.
+        Returns:
+            `nonfinite`, its raw voxels that are no number (taken as 0); `saturated`, the values that lay beyond what
+            the encoding can hold; and the `digest` of the values that were written.
+
+        Raises:
+            InputError: The network gives NaN, and the encoding has no code for it.
         """
-        begin = tuple(b - context for b, context in zip(block.begin, self._model.context, strict=True))
-        shape = self._model.network.input_shape(self._block())
-        raw, nonfinite = self._normalised((begin[0], begin[1], begin[2]), shape, block)
-        predicted = self._model.predict(raw, self.mirrors)
-        z, y, x = (slice(0, n) for n in block.shape)
-        predicted = predicted[:, z, y, x].astype(self._prediction.dtype, copy=False)
+        codes, nonfinite, saturated = self.tile(block.begin, block)
+        predicted = self._settled_encoding().decode(codes)
         self._prediction.write(block.begin, predicted)
-        return {"nonfinite": nonfinite, "digest": array_digest(predicted)}
+        return {"nonfinite": nonfinite, "saturated": saturated, "digest": array_digest(predicted)}
+
+    def tile(self, begin: Shape, box: Box) -> tuple[np.ndarray, int, int]:
+        """What the network predicts in one go, as it is stored.
+
+        Args:
+            begin: First voxel of a block-shaped tile, a multiple of the pooling; may lie outside the volume.
+            box: The part of it that is wanted, inside the volume.
+
+        Returns:
+            Codes (c, z, y, x) of the box; its raw voxels that are no number; its values beyond the encoding.
+
+        Raises:
+            InputError: The network gives NaN, and the encoding has no code for it.
+        """
+        z, y, x = (b - context for b, context in zip(begin, self._model.context, strict=True))
+        raw, nonfinite = self._normalised((z, y, x), self._model.network.input_shape(self._block()), box)
+        own = tuple(slice(b - o, e - o) for b, e, o in zip(box.begin, box.end, begin, strict=True))
+        codes, saturated = self._settled_encoding().encode(self._model.predict(raw, self.mirrors)[:, *own])
+        return codes, nonfinite, saturated
 
     def written(self) -> Path:
         """The prediction."""
@@ -147,8 +193,8 @@ class Predict(Task):
         return bool(own) and all(records.complete() for records in own)
 
     def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
-        """`nonfinite`, the number of raw voxels that are no number."""
-        return {"nonfinite": sum(block["nonfinite"] for block in blocks)}
+        """`nonfinite`, the number of raw voxels that are no number, `saturated`, of values beyond the encoding."""
+        return {key: sum(block.get(key, 0) for block in blocks) for key in ("nonfinite", "saturated")}
 
     def expected_memory(self) -> tuple[int, int]:
         """0.8 GiB for the library, and what the finest level of the network holds for one input.
@@ -164,8 +210,8 @@ class Predict(Task):
         return size, size
 
     def expected_output(self) -> int:
-        """4 bytes a channel and voxel."""
-        return 4 * self.trained().scenario.channels * prod(self._open().shape)
+        """As many bytes a channel and voxel as the encoding takes."""
+        return self._settled_encoding().itemsize * self.trained().scenario.channels * prod(self._open().shape)
 
     def trained(self) -> "TrainedModel":
         """The network; its weights are read when it first predicts.
@@ -177,7 +223,7 @@ class Predict(Task):
 
         return TrainedModel.load(self.model, self.checkpoint)
 
-    def _normalised(self, begin: Shape, shape: Shape, block: Block) -> tuple[np.ndarray, int]:
+    def _normalised(self, begin: Shape, shape: Shape, block: Box) -> tuple[np.ndarray, int]:
         """Raw voxels with intensities mapped and 0 outside the volume, and how many of the block are no number."""
         limits = self._volume.shape
         low = [max(0, b) for b in begin]
@@ -199,13 +245,18 @@ class Predict(Task):
 
     def _known_intensity(self) -> tuple[float, float] | None:
         """What an earlier run measured for the same volume and model: a large volume takes long to read."""
+        return known_intensity(Records(self.out, self.name), self.inputs(), self.channel)
+
+    def _settled_encoding(self) -> Encoding:
+        if isinstance(self.encoding, Encoding):
+            return self.encoding
+        return Encoding(dtype="float32")  # as records of runs that knew no other have it
+
+    def _known_encoding(self) -> Kind | None:
+        """float32 where a run of the same inputs lies that stored it, maybe before there was a choice."""
         head = Records(self.out, self.name).head()
-        if head is None or head["inputs"] != self.inputs():
-            return None
-        fields = head["fields"]
-        if not fields["measured"] or fields["channel"] != self.channel:
-            return None
-        return fields["intensity"][0], fields["intensity"][1]
+        old = head is not None and head["inputs"] == self.inputs() and "encoding" not in head["fields"]
+        return "float32" if old else None
 
     def _open(self) -> Volume:
         return open_volume(self.volume, channel=self.channel)
@@ -218,6 +269,25 @@ class Predict(Task):
 
 BUFFERS = 5
 """Buffers of the finest level, each of as many channels as its first convolution, alive at one time."""
+
+
+def known_intensity(
+    records: Records, inputs: dict[str, Any], channel: int | None
+) -> tuple[float, float] | None:
+    """Intensities that an earlier run measured for the same volume and model; None: there is none.
+
+    Args:
+        records: Of the task that may have measured them.
+        inputs: What the new run reads.
+        channel: Of the volume.
+    """
+    head = records.head()
+    if head is None or head["inputs"] != inputs:
+        return None
+    fields = head["fields"]
+    if not fields.get("measured") or fields["channel"] != channel:
+        return None
+    return fields["intensity"][0], fields["intensity"][1]
 
 
 def aligned(block: Shape, volume: Shape, pooling: Shape) -> Shape:

@@ -29,6 +29,7 @@ from typing import Any
 import zarr
 
 from nucseg.blockwise.grid import Grid, Shape
+from nucseg.blockwise.json_file import write_json
 from nucseg.errors import InputError
 from nucseg.storage import ome
 from nucseg.storage.pyramid import size_and_time
@@ -251,13 +252,6 @@ class Writer:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write JSON under a temporary name and rename it into place."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
 
 
 def _array_folder(path: Path) -> Path | None:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Collection
 
 from nucseg.blockwise.grid import Block, Shape
 from nucseg.blockwise.history import attended, check_nobody_at_work
+from nucseg.blockwise.json_file import write_json
 from nucseg.blockwise.launch import Launcher
 from nucseg.blockwise.read_back import recorded_grid, stored_files
-from nucseg.blockwise.records import SET_ASIDE, Records, write_json
+from nucseg.blockwise.records import SET_ASIDE, Records
 from nucseg.blockwise.task import Task
 from nucseg.errors import InputError
 from nucseg.volume import open_volume
@@ -70,7 +71,7 @@ def make_again(
     before, run = digests_before_damage(records), uuid.uuid4().hex
     write_json(records.job, task.job(run))
     with attended(records, run, launcher, len(blocks), "repair"):
-        trouble = launcher.run(task, records, run, only=blocks)
+        trouble = launcher.run(task, records, run, only=blocks, log=log)
     done, failed = records.read(run)
     causes: dict[Shape, str] = {}
     for index in blocks:

@@ -14,6 +14,7 @@ from nucseg.blockwise.decoding import (
 )
 from nucseg.blockwise.detect import Detect
 from nucseg.blockwise.detect_instances import DetectInstances
+from nucseg.blockwise.fused import fused_tasks
 from nucseg.blockwise.grid import Shape
 from nucseg.blockwise.labels import label_bytes
 from nucseg.blockwise.launch import Launcher, Local
@@ -27,6 +28,7 @@ from nucseg.blockwise.values import check_thresholds
 from nucseg.errors import InputError
 from nucseg.heads.decoding import Voters
 from nucseg.heads.scenario import Decoding, Scenario
+from nucseg.storage.encoding import Kind
 from nucseg.volume import open_volume
 
 Log = Callable[[str], None]
@@ -41,10 +43,12 @@ def run(
     channel: int | None = None,
     intensity: tuple[float, float] | None = None,
     mirrors: str | Sequence[str] | None = None,
+    encoding: Kind | None = None,
     block: Shape | None = None,
     launcher: Launcher | None = None,
     nucleus_um: float | None = None,
     max_halo: int = 128,
+    fused: bool = False,
     overwrite: bool = False,
     log: Log | None = None,
     **decoding: Any,
@@ -62,11 +66,13 @@ def run(
         intensity: What becomes 0 and 1 for the network; None: as it was trained, see `Predict.intensity`.
         mirrors: Axes along which mirrored views are predicted, too, and averaged, see `Predict.mirrors`. None: as was
             selected for the checkpoint, else none.
+        encoding: How the prediction is stored, see `Predict.encoding`.
         block: Voxels z, y, x of a block in all steps; None has each step choose.
         launcher: Where workers run; None is one worker on this machine.
         nucleus_um: Largest diameter of a nucleus: how far votes reach, and how far blocks look at first. None: what
             was measured in the training data.
         max_halo: Voxels that a block may look around itself.
+        fused: Store no prediction: blocks predict what they segment, see `PredictAndSegment`.
         overwrite: Start all steps afresh.
         log: Takes lines about what goes on, and first the memory and disk that it will take.
         decoding: Fields of `Decoding` to use instead of the selected ones: `seeds`, `seed_threshold`,
@@ -88,6 +94,7 @@ def run(
         channel=channel,
         intensity=intensity,
         mirrors=mirrors,
+        encoding=encoding,
         block=block,
     )
     trained = predict.trained()
@@ -102,23 +109,31 @@ def run(
         halo = reach if nucleus_um and reach else HALO
         segment = Segment(out=out, decoding=chosen, block=block, halo=halo, max_halo=max_halo)
         tasks = (segment, Measure(volume=volume, out=out, channel=channel))
-        need = segment.memory_for
+        need, longest = segment.memory_for, chosen.reach
     else:
         _refuse_decoding(trained.scenario, decoding)
         points = choose_points(
             trained.scenario, trained.points, **_diameters(scale, nucleus_um, record.nucleus_um)
         )
         detect = Detect(out=out, decoding=points, block=block)
-        tasks, need = (detect,), detect.memory_for
-    predict = predict.prepared(overwrite=overwrite)
-    if log:
-        log(_forecast(predict, need, launcher.workers))
+        tasks, need, longest = (detect,), detect.memory_for, points.reach
+    predict = predict.model_copy(update={"reach": longest or None})
+    if fused:
+        tasks = fused_tasks(predict, tasks, overwrite=overwrite, log=log)
+    else:
+        predict = predict.prepared(overwrite=overwrite)
+        if log:
+            log(_forecast(predict, need, launcher.workers))
+        tasks = (predict, *tasks)
 
-    chain = Chain((predict, *tasks))
-    results = chain.blockwise(launcher, overwrite=overwrite, log=log)
-    steps = {task.name: result for task, result in zip(chain.tasks, results, strict=True)}
-    if log and (lost := steps["predict"]["nonfinite"]):
+    results = Chain(tasks).blockwise(launcher, overwrite=overwrite, log=log)
+    steps = {task.name: result for task, result in zip(tasks, results, strict=True)}
+    if log and (lost := steps[tasks[0].name]["nonfinite"]):
         log(f"predict: {lost} raw voxels are no number and were taken as 0")
+    if log and (beyond := steps[tasks[0].name]["saturated"]):
+        log(
+            f"predict: {beyond} values lay beyond what is stored of their head and became the nearest that is"
+        )
     return result_of(steps, time.perf_counter() - started)
 
 

@@ -1,8 +1,10 @@
 """One or more tasks in one run of daisy: a block begins as soon as the blocks that it reads are done."""
 
 import os
+import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from nucseg.blockwise.launch import Launcher
     from nucseg.blockwise.task import Task
     from nucseg.blockwise.worker import Worker
-
-LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Step:
     """Voxels around a block that it may read of that output."""
 
 
-def run_steps(steps: Sequence[Step]) -> list[str | None]:
+def run_steps(steps: Sequence[Step], log: Callable[[str], None] | None = None) -> list[str | None]:
     """Do all blocks of all steps that have no record yet, each as soon as the blocks that it reads are done.
 
     Which blocks are done, and why others are not, is in the records afterwards. Blocks that read what could not be
@@ -49,6 +49,7 @@ def run_steps(steps: Sequence[Step]) -> list[str | None]:
 
     Args:
         steps: Each reads only earlier ones. Their launchers run either all in this process (no workers) or none.
+        log: Takes lines about what goes on.
 
     Returns:
         For each step what went wrong with its workers, in short, or None.
@@ -63,12 +64,16 @@ def run_steps(steps: Sequence[Step]) -> list[str | None]:
     here = _in_this_process(steps)
     folder, names = _log_names(steps)
     workers: list[Worker] = []
-    logs = [None if debugging() else step.records.logs / "driver.err" for step in steps]
+    files = [None if debugging() else step.records.logs / "driver.err" for step in steps]
     if here:
-        for step, log in zip(steps, logs, strict=True):
+        for step, file in zip(steps, files, strict=True):
             key = step.task.job(step.run)["hash"]
-            workers.append(Worker(step.task, step.records, key, step.run, log))
-    with worker_logs(None if here else folder), native_errors_to(logs[0]):
+            workers.append(Worker(step.task, step.records, key, step.run, file))
+    with ExitStack() as around:
+        for step in steps:
+            around.enter_context(step.launcher.attending(step.records, step.run, log))
+        around.enter_context(worker_logs(None if here else folder))
+        around.enter_context(native_errors_to(files[0]))
         tasks = [
             _daisy_task(step, name, workers[i].serve if here else None)
             for i, (step, name) in enumerate(zip(steps, names, strict=True))
@@ -86,7 +91,7 @@ def run_steps(steps: Sequence[Step]) -> list[str | None]:
                 pipeline,
                 progress=bars or False,
                 return_states=True,
-                host=_address(steps),
+                host="127.0.0.1",  # daisy knows no authentication; other hosts come through a gate
                 summary=False,
             )
         except RuntimeError as error:  # daisy gave a task up: its workers kept dying
@@ -109,6 +114,7 @@ def _daisy_task(step: Step, name: str, serve: Any) -> Any:
         mask[index] = 0
     for index in done:
         mask[index] = 1
+    slots, restarts = step.launcher.slots()
     edge, margin = (-step.reach,) * 3, 2 * step.reach
     return daisy.Task(
         name,
@@ -118,9 +124,9 @@ def _daisy_task(step: Step, name: str, serve: Any) -> Any:
         process_function=serve or step.launcher.worker_function(step.records.job),
         read_write_conflict=False,
         fit="valid",
-        max_workers=max(1, step.launcher.workers),
+        max_workers=slots,
         max_retries=2,
-        max_worker_restarts=step.launcher.restarts,
+        max_worker_restarts=restarts,
         timeout=step.launcher.block_timeout,
         tracking_path=False,  # our records, written before a block is given back, say what is done
         skip_mask=mask,
@@ -174,22 +180,6 @@ def _in_this_process(steps: Sequence[Step]) -> bool:
     return counts == {0}
 
 
-def _address(steps: Sequence[Step]) -> str | None:
-    """The address that all workers connect to; that of this machine alone only where no launcher needs another."""
-    hosts = {step.launcher.host for step in steps}
-    wider = hosts - {LOOPBACK} or hosts
-    if len(wider) > 1:
-        wider -= {None}
-    if len(wider) > 1:
-        raise InputError(
-            "launchers",
-            expected="one address that all workers connect to",
-            received=", ".join(sorted(map(str, wider))),
-            remedy="give all launchers the same host",
-        )
-    return wider.pop()
-
-
 def _log_names(steps: Sequence[Step]) -> tuple[Path, list[str]]:
     """A folder, and for each step where below it daisy is to have its workers' logs: in `records.logs`/TASK.
 
@@ -233,5 +223,7 @@ class _Bars:
 
 
 def _last_line(text: str | None) -> str | None:
+    """The last words of a worker; of one that a signal ended, that it did."""
+    killed = re.search(r"worker subprocess exited with code -\d+", text or "")
     lines = (text or "").strip().splitlines()
-    return lines[-1].strip() if lines else None
+    return killed[0] if killed else lines[-1].strip() if lines else None

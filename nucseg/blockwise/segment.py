@@ -17,9 +17,9 @@ from nucseg.blockwise.grid import Block, Box, Grid, Shape, chunk_shape, clipped,
 from nucseg.blockwise.labels import label_bytes, label_dtype, stored_label_digest
 from nucseg.blockwise.records import Records, identity
 from nucseg.blockwise.sift import UNSIFTED, Sift, sifted
-from nucseg.blockwise.source import checked_scenario, is_written_by, settled_prediction
+from nucseg.blockwise.source import Readable, checked_scenario, is_written_by, settled_prediction
 from nucseg.blockwise.task import BlockRefused, Task
-from nucseg.blockwise.values import check_prediction, check_thresholds, check_values
+from nucseg.blockwise.values import check_halo, check_prediction, check_thresholds, check_values
 from nucseg.errors import InputError
 from nucseg.heads.scenario import Decoding, Scenario
 from nucseg.instances.centroids import centroids
@@ -58,7 +58,7 @@ class Segment(Task):
     whole: bool = False
     """The whole volume in one piece, in memory."""
 
-    _volume: Volume = PrivateAttr()
+    _volume: Readable = PrivateAttr()
     _labels: Volume = PrivateAttr()
 
     @field_validator("scenario", mode="before")
@@ -102,15 +102,9 @@ class Segment(Task):
                 received="mahotas",
                 remedy="leave the engine out, or take other seeds",
             )
-        check_prediction(volume, task.source, scenario)
+        check_prediction(volume, task.source, scenario, decoding.reach)
         check_thresholds(scenario, decoding)
-        if task.max_halo < decoding.dilate:
-            raise InputError(
-                "max_halo",
-                expected=f"at least {decoding.dilate} voxels to dilate by {decoding.dilate}",
-                received=str(task.max_halo),
-                remedy="allow a larger halo",
-            )
+        check_halo(decoding, task.max_halo)
         return task.model_copy(
             update={
                 "scenario": scenario,
@@ -128,7 +122,7 @@ class Segment(Task):
 
     def grid(self) -> Grid:
         """Blocks of the volume; one where it is segmented whole."""
-        shape = open_volume(self.source).shape
+        shape = self._space().shape
         return Grid(shape, shape if self.whole or self.block is None else self.block)
 
     def outputs(self) -> list[Path]:
@@ -138,7 +132,8 @@ class Segment(Task):
     def create(self) -> None:
         """Create the labels, empty."""
         Records(self.out, Sift.name).clear()
-        volume, block = open_volume(self.source), self.block or default_block(open_volume(self.source).shape)
+        volume = self._space()
+        block = self.block or default_block(volume.shape)
         create_labels(
             self._target(),
             "nuclei",
@@ -226,6 +221,9 @@ class Segment(Task):
     def expected_output(self) -> int:
         """One label a voxel."""
         return label_bytes(self.grid().volume)
+
+    def _space(self) -> Volume:
+        return open_volume(self.source)
 
     def _settled(self) -> tuple[Scenario, Decoding]:
         if self.scenario is None or self.decoding is None:

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
+
+import numpy as np
 
 from nucseg.blockwise.decoding import Origin, read_origin, settled_scenario
 from nucseg.blockwise.records import Records
@@ -9,6 +12,17 @@ from nucseg.blockwise.task import Task
 from nucseg.errors import InputError
 from nucseg.heads.scenario import Scenario
 from nucseg.volume import Volume
+
+
+class Readable(Protocol):
+    """A prediction (c, z, y, x), on disk or made when it is read."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels z, y, x."""
+
+    def read(self, begin: tuple[int, int, int], shape: tuple[int, int, int]) -> np.ndarray:
+        """The values of a region that lies inside."""
 
 
 def settled_prediction(out: str, prediction: str | None) -> str | None:

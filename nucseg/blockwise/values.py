@@ -4,14 +4,13 @@ from math import isfinite
 
 import numpy as np
 
+from nucseg.blockwise.encoding import check_reach
 from nucseg.blockwise.grid import Grid
 from nucseg.errors import InputError
 from nucseg.heads.base import Head
 from nucseg.heads.scenario import Decoding, Scenario
 from nucseg.volume import Volume
 
-TOLERANCE = 0.05
-"""Values may be beyond a head's range by so much: maps that were resampled overshoot a little."""
 SAMPLE, SAMPLES = 32, 3
 """Voxels a side of the boxes of a prediction that are looked at before it is used, and their number an axis."""
 
@@ -43,8 +42,9 @@ def check_values(path: str, data: np.ndarray, scenario: Scenario, *, finite: boo
             if not known.any():
                 continue
             low, high = float(own[known].min()), float(own[known].max())
-        limits = next(head for head in scenario.heads if head.name == name).value_range
-        if limits and (low < limits[0] - TOLERANCE or high > limits[1] + TOLERANCE):
+        head = next(head for head in scenario.heads if head.name == name)
+        limits = head.value_range
+        if limits and (low < limits[0] - head.tolerance or high > limits[1] + head.tolerance):
             raise InputError(
                 f"{path}: {name}",
                 expected=f"values after the activation, {limits[0]:g} to {limits[1]:g}",
@@ -53,7 +53,7 @@ def check_values(path: str, data: np.ndarray, scenario: Scenario, *, finite: boo
             )
 
 
-def check_prediction(volume: Volume, path: str, scenario: Scenario) -> None:
+def check_prediction(volume: Volume, path: str, scenario: Scenario, reach: int = 0) -> None:
     """Refuse a prediction of integers, and one with values beyond the range of a head in regularly chosen boxes.
 
     NaN is left to the blocks, which name their place.
@@ -62,9 +62,10 @@ def check_prediction(volume: Volume, path: str, scenario: Scenario) -> None:
         volume: The prediction, opened.
         path: Its path.
         scenario: The heads that its channels follow.
+        reach: Longest vector that is to vote, voxels.
 
     Raises:
-        InputError: No prediction after the activation.
+        InputError: No prediction after the activation, or one without vectors of that length.
     """
     if volume.dtype.kind != "f":
         raise InputError(
@@ -73,6 +74,7 @@ def check_prediction(volume: Volume, path: str, scenario: Scenario) -> None:
             received=f"dtype {volume.dtype}",
             remedy="store the network's output as float32; maps of 0 to 255 have to be divided by 255",
         )
+    check_reach(volume, path, scenario, reach)
     cells = tuple(-(-length // min(SAMPLES, length)) for length in volume.shape)
     for cell in Grid(volume.shape, (cells[0], cells[1], cells[2])):
         begin = tuple(b + max(0, n - SAMPLE) // 2 for b, n in zip(cell.begin, cell.shape, strict=True))
@@ -98,6 +100,21 @@ def check_thresholds(scenario: Scenario, decoding: Decoding) -> None:
     else:
         _check_threshold("seed threshold", decoding.seed_threshold, scenario.main)
     _check_threshold("foreground threshold", decoding.foreground_threshold, scenario.main)
+
+
+def check_halo(decoding: Decoding, max_halo: int) -> None:
+    """Refuse a largest halo that is smaller than what dilation looks at.
+
+    Raises:
+        InputError: It is.
+    """
+    if max_halo < decoding.dilate:
+        raise InputError(
+            "max_halo",
+            expected=f"at least {decoding.dilate} voxels to dilate by {decoding.dilate}",
+            received=str(max_halo),
+            remedy="allow a larger halo",
+        )
 
 
 def _check_threshold(what: str, value: float, head: Head) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from nucseg.blockwise.grid import Block, Shape
 from nucseg.blockwise.history import attended
-from nucseg.blockwise.records import Records, Writer, write_json
+from nucseg.blockwise.json_file import write_json
+from nucseg.blockwise.records import Records, Writer
 from nucseg.blockwise.schedule import Step, run_steps
 from nucseg.blockwise.tables import note_tables
 from nucseg.errors import BlocksFailed
@@ -119,9 +120,9 @@ def do(works: Sequence[Work]) -> None:
             stack.enter_context(attended(work.records, work.run, work.launcher, work.left))
         if len(at_work) == 1:
             (work,) = at_work
-            work.trouble = work.launcher.run(work.task, work.records, work.run)
+            work.trouble = work.launcher.run(work.task, work.records, work.run, log=work.log)
         elif at_work:
-            for work, trouble in zip(at_work, run_steps(_steps(at_work)), strict=True):
+            for work, trouble in zip(at_work, run_steps(_steps(at_work), at_work[0].log), strict=True):
                 work.trouble = trouble
     for work in at_work:
         _note_waiting(work)

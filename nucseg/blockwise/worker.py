@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nucseg.blockwise.gate import KEY, Passage, RunEnded, read_key
 from nucseg.blockwise.grid import Shape
 from nucseg.blockwise.job import read_job, task_of
 from nucseg.blockwise.launch import short_error
@@ -22,6 +23,7 @@ from nucseg.errors import InputError, NucsegError
 
 if TYPE_CHECKING:
     from daisy.v2 import Block as DaisyBlock
+    from daisy.v2 import Client, Context
 
 
 class Worker:
@@ -86,8 +88,7 @@ class Worker:
         """
         from daisy.v2 import BlockStatus
 
-        z, y, x = (o // b for o, b in zip(block.write_roi.offset, self.grid.block, strict=True))
-        index = (z, y, x)
+        index = self._index(block)
         if self.refusal is not None or index in self._refused:
             self._refuse(block, index, self.refusal or "")
             return
@@ -123,6 +124,21 @@ class Worker:
             self._refused.add(index)
             self._fail(index, error)
 
+    def _index(self, block: "DaisyBlock") -> Shape:
+        """The place of daisy's block in the grid.
+
+        Raises:
+            NucsegError: It is none of the grid's: whoever hands out blocks is not this run's scheduler.
+        """
+        offset = tuple(block.write_roi.offset)
+        z, y, x = (o // b for o, b in zip(offset, self.grid.block, strict=True))
+        inside = all(0 <= i < n for i, n in zip((z, y, x), self.grid.shape, strict=True))
+        if not inside or offset != tuple(i * b for i, b in zip((z, y, x), self.grid.block, strict=True)):
+            raise NucsegError(
+                f"the scheduler offered a block at {offset}, which {self.task.name} does not have"
+            )
+        return z, y, x
+
     def _fail(self, index: Shape, error: str) -> None:
         self._writer.append(index, "failed", error=error, ended=round(time.time(), 3), **self._named)
 
@@ -147,6 +163,8 @@ def run_job(path: str | Path) -> dict[str, Any]:
 
     Raises:
         InputError: No job, or nobody who hands out its blocks.
+        RunEnded: The run that this worker was started for has ended, or is another one by now.
+        NucsegError: The scheduler cannot be reached, or went away.
     """
     import daisy.v2 as daisy
 
@@ -158,30 +176,72 @@ def run_job(path: str | Path) -> dict[str, Any]:
             received="none",
             remedy="workers are started by a launcher; use `nucseg run` with --launcher",
         )
+    context, passage = _through_gate(daisy.Context.from_env(), Path(path), job)
     task = task_of(job)
     records = Records(task.out, task.name)
-    client = daisy.Client()
-    worker = Worker(task, records, job["hash"], job["run"], stderr=_own_stderr(records))
+    client = daisy.Client(context)
+    worker = Worker(task, records, job["hash"], job["run"], stderr=_stderr_below(records.folder))
     if client.connected:
         worker.start_or_refuse()
     try:
-        while client.connected:
-            with client.acquire_block() as block:
-                if block is None:
-                    break
-                worker.serve(block)
+        while client.connected and _serve_one(client, worker):
+            pass
     finally:
         worker.close()
+    if passage and passage.broken:
+        raise _gone(worker, "the connection was lost")
     return {"blocks": worker.done}
 
 
-def _own_stderr(records: Records) -> Path | None:
-    """The file of the task's logs that this process's standard error goes to, as far as the system tells."""
+def _gone(worker: Worker, how: object) -> NucsegError:
+    return NucsegError(
+        f"the scheduler is gone ({how}); this worker ends itself, its {worker.done} blocks are recorded"
+    )
+
+
+def _serve_one(client: "Client", worker: Worker) -> bool:
+    """Do one block; False: there is none any more.
+
+    Raises:
+        NucsegError: The scheduler is gone; daisy's client says so by an error of the system or of its own.
+    """
+    own: BaseException | None = None
+    try:
+        with client.acquire_block() as block:
+            if block is None:
+                return False
+            try:
+                worker.serve(block)
+            except BaseException as error:
+                own = error
+                raise
+    except (RuntimeError, OSError) as error:
+        if own is not None:
+            raise
+        raise _gone(worker, error) from None
+    return True
+
+
+def _through_gate(context: "Context", path: Path, job: dict[str, Any]) -> tuple["Context", Passage | None]:
+    """The way to the scheduler: for a worker on another host through the gate, where the run's key lets it pass."""
+    if "run" not in context:  # started by daisy itself, on this machine
+        return context, None
+    if context["run"] != job["run"]:
+        raise RunEnded(f"{path} is the job of another run than this worker was started for, which has ended")
+    gate = (context["hostname"], int(context["port"]))
+    passage = Passage(gate, read_key(path.with_name(KEY)), float(context["patience"]))
+    inner = context.copy()
+    inner["hostname"], inner["port"] = passage.address
+    return inner, passage
+
+
+def _stderr_below(folder: Path) -> Path | None:
+    """The file that standard error goes to, if it lies in a folder; whoever starts workers chose it."""
     try:
         path = Path(os.readlink("/proc/self/fd/2"))
-    except OSError:
+    except OSError:  # no /proc
         return None
-    return path if path.is_relative_to(records.logs) else None
+    return path if path.is_relative_to(folder) and path.is_file() else None
 
 
 def peak_memory() -> int:
@@ -200,4 +260,7 @@ def peak_memory() -> int:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches workers, too: end at once and say nothing
-    run_job(sys.argv[1])
+    try:
+        run_job(sys.argv[1])
+    except NucsegError as error:
+        sys.exit(f"nucseg: {error}")

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from nucseg.cli.verb import log, mirrors_option, verb, zyx
+from nucseg.cli.verb import launcher_options, log, mirrors_option, verb, zyx
 
 
 def checkpoint_option(function: Callable) -> Callable:
@@ -15,17 +15,22 @@ def checkpoint_option(function: Callable) -> Callable:
     )(function)
 
 
+def encoding_option(function: Callable) -> Callable:
+    """`--encoding`, of `run` and `predict`."""
+    return click.option(
+        "--encoding",
+        type=click.Choice(["float32", "float16", "uint16", "uint8"]),
+        help="How the prediction is stored; uint8 and uint16 with a scale for each channel "
+        "[default: uint16, float32 where a head says no range].",
+    )(function)
+
+
 def block_options(function: Callable) -> Callable:
-    """`--block`, `--launcher` and `--overwrite`, the same for every blockwise verb."""
+    """`--block`, `--launcher`, `--cluster` and `--overwrite`, the same for every blockwise verb."""
     function = click.option(
         "--overwrite", is_flag=True, help="Start afresh where OUT holds a run with other settings."
     )(function)
-    function = click.option(
-        "--launcher",
-        default="local:1",
-        show_default=True,
-        help="Where workers run: local:N (N workers here).",
-    )(function)
+    function = launcher_options("local:1")(function)
     return zyx("--block", int, "Block (and shard) size in voxels.")(function)
 
 
@@ -79,15 +84,21 @@ def segment_options(function: Callable) -> Callable:
 @click.option("--model", required=True, metavar="RUN", help="A training run's folder.")
 @checkpoint_option
 @mirrors_option(default=None)
+@encoding_option
+@click.option(
+    "--fused",
+    is_flag=True,
+    help="Store no prediction: each block predicts what it segments, its surroundings too, which takes 2 to 4 times "
+    "the computation; the factor is printed.",
+)
 @block_options
 @segment_options
 @verb
-def run(volume: str, out: str, model: str, launcher: str, **options: Any) -> dict[str, Any]:
+def run(volume: str, out: str, model: str, launcher: Any, **options: Any) -> dict[str, Any]:
     """Predict, segment and measure VOLUME into OUT; the same command again goes on where it stopped."""
-    from nucseg.blockwise.launch import parse_launcher
     from nucseg.blockwise.run import run as run_volume
 
-    result = run_volume(volume, out, model=model, launcher=parse_launcher(launcher), log=log, **options)
+    result = run_volume(volume, out, model=model, launcher=launcher, log=log, **options)
     return result.to_json()
 
 
@@ -97,6 +108,13 @@ def run(volume: str, out: str, model: str, launcher: str, **options: Any) -> dic
 @click.option("--model", required=True, metavar="RUN", help="A training run's folder.")
 @checkpoint_option
 @mirrors_option(default=None)
+@encoding_option
+@click.option(
+    "--nucleus-um",
+    type=float,
+    metavar="D",
+    help="Largest nucleus diameter in micrometres that will be decoded with, if larger than in the training data.",
+)
 @block_options
 @verb
 def predict(
@@ -105,16 +123,29 @@ def predict(
     model: str,
     checkpoint: int | None,
     mirrors: str | None,
+    encoding: Any,
+    nucleus_um: float | None,
     block: Any,
-    launcher: str,
+    launcher: Any,
     overwrite: bool,
 ) -> dict[str, Any]:
     """Predict VOLUME block by block into OUT/prediction."""
-    from nucseg.blockwise.launch import parse_launcher
+    from nucseg.blockwise.decoding import diameter_voxels
     from nucseg.blockwise.predict import Predict
+    from nucseg.volume import open_volume
 
-    task = Predict(volume=volume, out=out, model=model, checkpoint=checkpoint, mirrors=mirrors, block=block)
-    return task.blockwise(parse_launcher(launcher), overwrite=overwrite, log=log)
+    reach = None if nucleus_um is None else diameter_voxels(nucleus_um, open_volume(volume).scale_um)
+    task = Predict(
+        volume=volume,
+        out=out,
+        model=model,
+        checkpoint=checkpoint,
+        mirrors=mirrors,
+        encoding=encoding,
+        reach=reach,
+        block=block,
+    )
+    return task.blockwise(launcher, overwrite=overwrite, log=log)
 
 
 @click.command()
@@ -136,10 +167,8 @@ def predict(
 @verb
 def segment(prediction: str, out: str, **options: Any) -> dict[str, Any]:
     """Segment PREDICTION (channel first, after the activation) into OUT/labels/nuclei."""
-    from nucseg.blockwise.launch import parse_launcher
     from nucseg.blockwise.run import segment as segment_prediction
 
-    options["launcher"] = parse_launcher(options["launcher"])
     return segment_prediction(prediction, out, log=log, **options).to_json()
 
 
@@ -148,13 +177,12 @@ def segment(prediction: str, out: str, **options: Any) -> dict[str, Any]:
 @click.argument("out")
 @block_options
 @verb
-def measure(volume: str, out: str, block: Any, launcher: str, overwrite: bool) -> dict[str, Any]:
+def measure(volume: str, out: str, block: Any, launcher: Any, overwrite: bool) -> dict[str, Any]:
     """Measure each nucleus of OUT/labels/nuclei on VOLUME into OUT/tables/nuclei.csv and .parquet."""
-    from nucseg.blockwise.launch import parse_launcher
     from nucseg.blockwise.measure import Measure
 
     task = Measure(volume=volume, out=out, block=block)
-    return task.blockwise(parse_launcher(launcher), overwrite=overwrite, log=log)
+    return task.blockwise(launcher, overwrite=overwrite, log=log)
 
 
 @click.command()

@@ -47,5 +47,6 @@ def experiment(
     result = run_experiment(settings, folder, parallel=parallel, threads=threads, known=known, log=log)
     if result["failed"]:
         told = "; ".join(f"{one['cell']}: {one['error']} (see {one['log']})" for one in result["failed"])
-        raise Failed(result, f"{len(result['failed'])} trainings failed, the others are done: {told}")
+        several = "s" if len(result["failed"]) > 1 else ""
+        raise Failed(result, f"{len(result['failed'])} training{several} failed, the others are done: {told}")
     return result

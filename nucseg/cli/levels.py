@@ -27,7 +27,7 @@ from nucseg.cli.verb import log, progress_bar, verb, zyx
 @block_options
 @verb
 def downsample(
-    volume: str, out: str | None, launcher: str, overwrite: bool, **options: Any
+    volume: str, out: str | None, launcher: Any, overwrite: bool, **options: Any
 ) -> dict[str, Any]:
     """Add coarser levels to VOLUME, an OME-Zarr image or label image, in place; with OUT to a copy that is made first.
 
@@ -36,13 +36,11 @@ def downsample(
     levels but the finest anew.
     """
     from nucseg.blockwise.downsample import Downsample
-    from nucseg.blockwise.launch import parse_launcher
 
-    where = parse_launcher(launcher)
     if out is not None:
         _copy(volume, out, options["labels"])
         volume, options["labels"] = out, options["labels"] and "nuclei"
-    return Downsample(volume=volume, **options).blockwise(where, overwrite=overwrite, log=log)
+    return Downsample(volume=volume, **options).blockwise(launcher, overwrite=overwrite, log=log)
 
 
 def _copy(volume: str, out: str, labels: str | None) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from nucseg.cli.verb import ignore_label_option, log, mirrors_option, progress_bar, verb
+from nucseg.cli.verb import ignore_label_option, launcher_options, log, mirrors_option, progress_bar, verb
 
 
 @click.command()
@@ -75,12 +75,7 @@ def train(config: str, folder: str, iterations: int | None, resume: bool) -> dic
 @click.option(
     "--grid", metavar="GRID.toml", help="Values to try, a list for each field [default: the scenario's own]."
 )
-@click.option(
-    "--launcher",
-    default="local:0",
-    show_default=True,
-    help="Where predictions are made: local:N (N workers here), local:0 (in this process).",
-)
+@launcher_options("local:0")
 @mirrors_option(default="none")
 @click.option("--keep-predictions", is_flag=True, help="Keep RUN/selection/*/*/prediction for another grid.")
 @verb
@@ -94,7 +89,7 @@ def select(
     ignore_label: int | None,
     checkpoints: tuple[int, ...],
     grid: str | None,
-    launcher: str,
+    launcher: Any,
     mirrors: str,
     keep_predictions: bool,
 ) -> dict[str, Any]:
@@ -103,7 +98,6 @@ def select(
     Without VOLUMES, on those that the training configuration names (data.validation), with their masks. The same
     command again does only what is missing.
     """
-    from nucseg.blockwise.launch import parse_launcher
     from nucseg.selection import select_run
 
     selection = select_run(
@@ -117,7 +111,7 @@ def select(
         masks=masks or None,
         ignore_label=ignore_label,
         mirrors=mirrors,
-        launcher=parse_launcher(launcher),
+        launcher=launcher,
         keep_predictions=keep_predictions,
         log=log,
         progress=progress_bar("selecting", " decodings"),

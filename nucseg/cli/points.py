@@ -31,8 +31,6 @@ from nucseg.cli.verb import log, verb
 @verb
 def detect(prediction: str, out: str, **options: Any) -> dict[str, Any]:
     """Find one point a nucleus in PREDICTION (channel first) and write OUT/tables/points.csv and .parquet."""
-    from nucseg.blockwise.launch import parse_launcher
     from nucseg.blockwise.run import detect as detect_points
 
-    options["launcher"] = parse_launcher(options["launcher"])
     return detect_points(prediction, out, log=log, **options).to_json()

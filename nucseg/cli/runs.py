@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nucseg.cli.verb import Failed, log, verb
+from nucseg.cli.verb import Failed, launcher_options, log, verb
 
 if TYPE_CHECKING:
     from nucseg.blockwise.status import TaskStatus
@@ -13,14 +13,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("out")
 @click.option("--repair", is_flag=True, help="Make damaged blocks again, and only these.")
-@click.option(
-    "--launcher",
-    default="local:1",
-    show_default=True,
-    help="Where workers run that read and repair: local:N (N workers here).",
-)
+@launcher_options("local:1")
 @verb
-def verify(out: str, repair: bool, launcher: str) -> dict[str, Any]:
+def verify(out: str, repair: bool, launcher: Any) -> dict[str, Any]:
     """Read all that a run wrote into OUT back and compare it with the digests in its records.
 
     Names each block that is lost (its file is missing), cannot be read (truncated, flipped bits) or holds other
@@ -29,10 +24,9 @@ def verify(out: str, repair: bool, launcher: str) -> dict[str, Any]:
     settings, so that they come out as they were and the steps after them stand; a block that does not, because its
     input is gone or changed, remains damaged. Status 1 if damage remains.
     """
-    from nucseg.blockwise.launch import parse_launcher
     from nucseg.blockwise.verify import verify as verify_run
 
-    found = verify_run(out, repair=repair, launcher=parse_launcher(launcher), log=log)
+    found = verify_run(out, repair=repair, launcher=launcher, log=log)
     lines = [f"{found.checked} blocks and tables checked, {len(found.damaged)} damaged"]
     if repair:
         lines[0] += f", {found.repaired} repaired"

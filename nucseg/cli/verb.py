@@ -41,6 +41,10 @@ def verb(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
         if debug:
             logging.getLogger("nucseg").setLevel(logging.DEBUG)
         try:
+            if "cluster" in kwargs:
+                from nucseg.blockwise.launchers import parse_launcher
+
+                kwargs["launcher"] = parse_launcher(kwargs["launcher"], kwargs.pop("cluster"))
             result = function(*args, **kwargs)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
@@ -96,6 +100,30 @@ def zyx(name: str, kind: type, help_text: str, required: bool = False) -> Callab
     return click.option(
         name, nargs=3, type=kind, metavar="Z Y X", default=None, required=required, help=help_text
     )
+
+
+def launcher_options(default: str) -> Callable[[Callable], Callable]:
+    """`--launcher` and `--cluster`, the same for every blockwise verb; the verb gets one `launcher`, a `Launcher`.
+
+    Args:
+        default: The launcher where none is named.
+    """
+
+    def options(function: Callable) -> Callable:
+        function = click.option(
+            "--cluster",
+            type=click.Path(dir_okay=False),
+            metavar="FILE.toml",
+            help="Of slurm or lsf: partition, time, memory, GPUs, modules, container; pipelines/cluster.toml.",
+        )(function)
+        return click.option(
+            "--launcher",
+            default=default,
+            show_default=True,
+            help="Where N workers run: local:N (0: in this process), slurm:N, lsf:N, or your own module:function:N.",
+        )(function)
+
+    return options
 
 
 ignore_label_option = click.option(

@@ -20,6 +20,26 @@ def cell_record(cell: Cell, result: dict[str, Any]) -> dict[str, Any]:
     return kept | {"settings": relative_to(cell.root, cell.settings())}
 
 
+def read_results(results: str | Path) -> tuple[dict[Any, Any], list[Any]]:
+    """Cells and rows of an `experiment.json`, by data set, scenario and seed.
+
+    Raises:
+        InputError: Not such a file.
+    """
+    try:
+        told = json.loads(Path(results).read_text(encoding="utf-8"))
+        records = {(c["dataset"], c["scenario"], c["seed"]): c for c in told["cells"]}
+        rows = [(tuple(row[key] for key in HEAD[:3]), row) for row in told["rows"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            str(results),
+            expected="the JSON of an experiment, with cells and rows",
+            received=f"{type(error).__name__}: {error}",
+            remedy="give what `nucseg experiment --json` wrote",
+        ) from error
+    return records, rows
+
+
 def adopt(config: ExperimentConfig, folder: Path, results: str | Path) -> list[str]:
     """Take finished cells from an `experiment.json`, as if they had been done in this folder.
 
@@ -37,17 +57,7 @@ def adopt(config: ExperimentConfig, folder: Path, results: str | Path) -> list[s
     Raises:
         InputError: Not such a file, or a cell of other settings is in it.
     """
-    try:
-        told = json.loads(Path(results).read_text(encoding="utf-8"))
-        records = {(c["dataset"], c["scenario"], c["seed"]): c for c in told["cells"]}
-        rows = [(tuple(row[key] for key in HEAD[:3]), row) for row in told["rows"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            str(results),
-            expected="the JSON of an experiment, with cells and rows",
-            received=f"{type(error).__name__}: {error}",
-            remedy="give what `nucseg experiment --json` wrote",
-        ) from error
+    records, rows = read_results(results)
     claim(config, folder)
     taken = []
     for cell in cells_of(config, folder):

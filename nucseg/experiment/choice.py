@@ -19,7 +19,7 @@ from nucseg.network.checkpoint import list_checkpoints
 from nucseg.network.record import RunRecord
 from nucseg.selection import select_run
 from nucseg.training.config import Data, LabelledVolume
-from nucseg.volume import Volume, open_labels, open_volume
+from nucseg.volume import Volume, check_labels_inside, open_labels, open_volume
 
 Goal = Literal["segmentation", "detection"]
 GOALS: tuple[Goal, ...] = ("segmentation", "detection")
@@ -133,6 +133,7 @@ def predict(
         checkpoint=checkpoint,
         channel=channel,
         mirrors=mirrors,
+        encoding="float32",
     ).blockwise(Local(workers=0))
     return open_volume(out / "prediction").read()
 
@@ -190,6 +191,8 @@ def check_truth(
             received=f"the points {volume.points}",
             remedy="give a volume with labels for validation and test",
         )
+    if volume.labels is None:
+        check_labels_inside(volume.raw, data.labels)
     found = open_labels(volume.raw if volume.labels is None else volume.labels, data.labels)
     mask = annotation_of(found, volume.mask, data.ignore_label, inside=volume.raw)
     if whole and mask is not None:

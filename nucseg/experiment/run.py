@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nucseg.errors import InputError
-from nucseg.experiment.adopt import adopt
+from nucseg.experiment.adopt import adopt, read_results
 from nucseg.experiment.cells import FAILED, LOG, Cell, cells_of, claim, read_json, write_json
 from nucseg.experiment.collect import collect
 from nucseg.experiment.config import ExperimentConfig
@@ -75,6 +75,8 @@ def run_experiment(
     cells = cells_of(config, root)
     for cell in cells:
         cell.check()
+    for results in known:
+        read_results(results)  # or nothing is left in the folder
     claim(config, root)
     for results in known:
         say(f"{len(adopt(config, root, results))} cells are taken from {results}")

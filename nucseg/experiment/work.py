@@ -121,6 +121,7 @@ def _end_with_parent() -> None:
 def main(arguments: list[str]) -> None:
     """Entry point of a cell's process; its log is its output."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("gunpowder.nodes.generic_train").setLevel(logging.WARNING)  # losses.csv has each step
     threading.Thread(target=_end_with_parent, daemon=True, name="end-with-parent").start()
     folder, (dataset, name, seed) = Path(arguments[0]), arguments[1:4]
     config = ExperimentConfig.model_validate(read_json(folder / MATRIX))

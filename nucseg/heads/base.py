@@ -64,6 +64,8 @@ class Head(BaseModel):
 
     value_range: ClassVar[tuple[float, float] | None] = None
     """Lowest and highest value of a prediction and of its thresholds; None: any. Values beyond it are refused."""
+    tolerance: ClassVar[float] = 0.05
+    """How far beyond it a prediction may be: maps that were resampled overshoot a little."""
 
     loss_weight: float | None = Field(None, gt=0)
 
@@ -156,6 +158,17 @@ class Head(BaseModel):
             it that are valid, bool (channels,).
         """
         return np.flip(prediction, tuple(axis + 1 for axis in axes)), np.ones(len(prediction), np.bool_)
+
+    def stored_range(self, reach: int | None) -> tuple[float, float] | None:
+        """Lowest and highest value of a prediction that integers keep, see `nucseg.storage.encoding`.
+
+        What lies beyond becomes the nearest of the two when it is stored, and is counted. None: no range is known, and
+        the prediction is stored as floats.
+
+        Args:
+            reach: Longest vector that votes, voxels; None where it is not known.
+        """
+        return self.value_range
 
     @property
     def seed_thresholds(self) -> tuple[float, ...]:

@@ -111,6 +111,12 @@ class CenterVectors(Head):
             return _directions(output.astype(np.float32, copy=False))
         return output.astype(np.float32, copy=False) * np.float32(self.scale)
 
+    def stored_range(self, reach: int | None) -> tuple[float, float] | None:
+        """One voxel more than what votes, for each component: a longer vector votes neither before nor afterwards."""
+        if self.unit:
+            return -1.0, 1.0
+        return None if reach is None else (-(reach + 1.0), reach + 1.0)
+
     def mirrored(self, prediction: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """See `Head.mirrored`: components along mirrored axes change their sign."""
         flipped, valid = super().mirrored(prediction, axes)

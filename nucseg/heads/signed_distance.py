@@ -12,6 +12,8 @@ from nucseg.heads.three_label import three_classes
 
 PUBLISHED = 9.0
 """The published `SignedDistance.distance`, voxels."""
+OVERSHOOT = 1.05
+"""Largest value that integers keep; the target is within 1."""
 SATURATION = 3.0
 """Distances are looked for as far as this times `SignedDistance.distance`: tanh(3) is 0.995."""
 
@@ -36,6 +38,9 @@ class SignedDistance(Head):
     """
 
     value_range: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
+    tolerance: ClassVar[float] = (
+        0.5  # the output is linear: trained networks give up to 1.2 in the background
+    )
 
     distance: float = Field(PUBLISHED, gt=0)
 
@@ -100,6 +105,10 @@ class SignedDistance(Head):
         from keras import ops
 
         return weighted_mean(ops.square(output[..., 0] - ops.cast(target[..., 0], output.dtype)), weight)
+
+    def stored_range(self, reach: int | None) -> tuple[float, float] | None:
+        """A little more than the target has. The output is not bounded, but no threshold tells what is beyond apart."""
+        return -OVERSHOOT, OVERSHOOT
 
     @property
     def seed_thresholds(self) -> tuple[float, ...]:

@@ -207,7 +207,9 @@ def load_weights(checkpoint: Checkpoint, network: "keras.Model") -> None:
 
     check_checkpoint(checkpoint)
     try:
-        weights = keras.saving.load_model(checkpoint.path / "model.keras", compile=False).get_weights()
+        weights = keras.saving.load_model(
+            checkpoint.path / "model.keras", compile=False, safe_mode=True
+        ).get_weights()
         problem = _problem(weights, network, checkpoint.state["weights_sha256"])
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         problem = str(error).strip().splitlines()[0]

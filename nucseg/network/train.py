@@ -13,6 +13,7 @@ from gunpowder.nodes.generic_train import GenericTrain
 from nucseg.errors import InputError, NucsegError
 from nucseg.heads.scenario import Scenario
 from nucseg.network.backend import jit_compile, share_gpu, use_threads
+from nucseg.network.batch import Keys, arrays_of, keys_of, network_input
 from nucseg.network.checkpoint import (
     check_checkpoint,
     list_checkpoints,
@@ -30,8 +31,6 @@ from nucseg.network.unet import UNet
 from nucseg.storage.normalization import Normalization
 
 logger = logging.getLogger(__name__)
-
-Keys = dict[str, gp.ArrayKey]
 
 
 class KerasTrain(GenericTrain):
@@ -105,8 +104,8 @@ class KerasTrain(GenericTrain):
     ) -> None:
         self.scenario, self.network = scenario, network
         self.raw, self.labels, self.prediction = raw, labels, prediction
-        self.targets = _keys(scenario, targets, "TARGET")
-        self.weights = _keys(scenario, weights, "WEIGHT")
+        self.targets = keys_of(scenario, targets, "TARGET")
+        self.weights = keys_of(scenario, weights, "WEIGHT")
         self.folder = Path(folder)
         self.iterations = iterations
         self.optimizer, self.precision = optimizer or Optimizer(), precision
@@ -178,10 +177,11 @@ class KerasTrain(GenericTrain):
 
     def train_step(self, batch: gp.Batch, request: gp.BatchRequest) -> None:
         """Train on one batch; sets `batch.loss` and `batch.iteration` (the number of steps done)."""
-        x = self._raw(batch)
+        channels, weight = self.network.input_channels, next(iter(self.weights.values()))
+        x = network_input(batch, self.raw, channels, weight, self.iteration + 1)
         y = self.scenario.pack(
-            {name: _batched(batch[key].data, 4) for name, key in self.targets.items()},
-            {name: _batched(batch[key].data, 3) for name, key in self.weights.items()},
+            arrays_of(batch, self.targets, 4),
+            arrays_of(batch, self.weights, 3),
         )
         trainer = self._trainer or self._build(batch)
         step = self.iteration + 1
@@ -242,27 +242,6 @@ class KerasTrain(GenericTrain):
         self._log = LossLog(self.folder, names, self.iteration, self.tensorboard)
         return self._trainer
 
-    def _raw(self, batch: gp.Batch) -> np.ndarray:
-        """Raw as `(batch, z, y, x, channels)`."""
-        data = batch[self.raw].data
-        stacked = batch[next(iter(self.weights.values()))].data.ndim == 4
-        data = data if stacked else data[None]
-        data = data[:, None] if data.ndim == 4 else data
-        if data.ndim != 5 or data.shape[1] != self.network.input_channels:
-            raise InputError(
-                f"raw image {self.raw}",
-                expected=f"{self.network.input_channels} channel(s)",
-                received=f"a batch of shape {batch[self.raw].data.shape}",
-                remedy="set input_channels of the network to the volumes' channels",
-            )
-        x = np.ascontiguousarray(np.moveaxis(data, 1, -1), dtype=np.float32)
-        if not np.isfinite(x).all():  # some convolution kernels turn NaN into 0, the loss need not show it
-            raise NucsegError(
-                f"the raw image of iteration {self.iteration + 1} has voxels that are NaN or infinite: find "
-                "them with `nucseg check` and replace them"
-            )
-        return x
-
     def _predict(
         self, batch: gp.Batch, x: np.ndarray, request: gp.BatchRequest, snapshot: int | None
     ) -> None:
@@ -294,24 +273,6 @@ class KerasTrain(GenericTrain):
             self._network.set_weights(self._trained.get_weights())
         save_checkpoint(self.folder, self.iteration, self._network, self._keras_optimizer, self.loss)
         self._unsaved = False
-
-
-def _keys(scenario: Scenario, given: Keys | None, kind: str) -> Keys:
-    names = [head.name for head in scenario.heads]
-    if given is None:
-        return {name: gp.ArrayKey(f"{name.upper()}_{kind}") for name in names}
-    if set(given) != set(names):
-        raise InputError(
-            f"{kind.lower()} keys",
-            expected=f"one for each head: {', '.join(names)}",
-            received=", ".join(given) or "none",
-            remedy="name each head of the scenario",
-        )
-    return {name: given[name] for name in names}
-
-
-def _batched(data: np.ndarray, dims: int) -> np.ndarray:
-    return data if data.ndim == dims + 1 else data[None]
 
 
 def _head_loss(scenario: Scenario, name: str) -> Callable[[Any, Any], Any]:

@@ -111,6 +111,7 @@ class Work:
             channel=loaded.volume.channel,
             intensity=loaded.intensity,
             mirrors=self.mirrors,
+            encoding="float32",
         ).prepared(overwrite=True)
         head = Records(place, task.name).head()
         other = head is not None and head["hash"] != hash_of(task.description())

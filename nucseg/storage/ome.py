@@ -12,6 +12,7 @@ import zarr
 from yaozarrs import v05
 
 from nucseg.errors import InputError
+from nucseg.storage.encoding import noted_encoding
 from nucseg.storage.stored import Float3, Stored, unit_um, unlabelled_axes
 
 _MARKS = ("zarr.json", ".zgroup", ".zarray")
@@ -93,9 +94,7 @@ def open_zarr(path: str, level: int) -> Stored:
                     return _stored(path, node, path, multiscale or {}, dataset)
         named = [str(name) for name in getattr(node.metadata, "dimension_names", None) or ()]
         axes = "".join(named) if all(len(n) == 1 for n in named) else ""
-        return Stored(
-            path, axes or unlabelled_axes(path, node.shape), node.shape, node.dtype, None, _opener(path)
-        )
+        return _of_array(path, axes or unlabelled_axes(path, node.shape), node, path, None)
     multiscale = _multiscale(node)
     if multiscale is None:
         inside = sorted(key for key, _ in node.members())
@@ -167,7 +166,20 @@ def _stored(
     if scales and all(units.get(axis) for axis in "zyx") and all(len(s) == len(letters) for s in scales):
         product = np.prod(np.array(scales, dtype=np.float64), axis=0)
         scale = tuple(float(product[letters.index(axis)]) * (units[axis] or 1.0) for axis in "zyx")
-    return Stored(path, letters, array.shape, array.dtype, scale, _opener(where), names)
+    return _of_array(path, letters, array, where, scale, names)
+
+
+def _of_array(
+    path: str,
+    axes: str,
+    array: Any,
+    where: str,
+    scale: tuple[float, ...] | None,
+    names: tuple[str, ...] = (),
+) -> Stored:
+    encoding = noted_encoding(where, array)
+    dtype = np.dtype(np.float32) if encoding else array.dtype
+    return Stored(path, axes, array.shape, dtype, scale, _opener(where), names, encoding)
 
 
 def _opener(where: str) -> Any:

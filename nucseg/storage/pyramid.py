@@ -17,6 +17,7 @@ from zarr.codecs import ZstdCodec
 
 from nucseg.errors import InputError
 from nucseg.storage import ome
+from nucseg.storage.encoding import Encoding, attributes_of
 from nucseg.storage.stored import Int3
 
 _NOTE = Path(".nucseg") / "metadata-with-levels"
@@ -58,6 +59,7 @@ def create_level(
     dtype: np.dtype,
     chunks: Int3,
     shards: Int3 | None,
+    encoding: Encoding | None = None,
 ) -> None:
     """Create the array of a level, zeros; it is not listed yet.
 
@@ -70,6 +72,7 @@ def create_level(
         dtype: As it is stored.
         chunks: Unit of compression z, y, x; one voxel along other axes.
         shards: Unit of writing z, y, x, all of the other axes; None: the chunk.
+        encoding: How values are stored; None: as they are.
     """
     parts = tuple(chunks["zyx".index(axis)] if axis in "zyx" else 1 for axis in axes)
     node = ome.open_group(str(group), "r+")
@@ -84,6 +87,7 @@ def create_level(
             filters=like.filters,
             fill_value=0,
             chunk_key_encoding={"name": "v2", "separator": separator},
+            attributes=attributes_of(encoding),
         )
         return
     whole = shards and tuple(
@@ -99,6 +103,7 @@ def create_level(
         compressors=ZstdCodec(level=3, checksum=True),
         fill_value=0,
         dimension_names=list(axes),
+        attributes=attributes_of(encoding),
     )
 
 

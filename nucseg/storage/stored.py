@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nucseg.errors import InputError
+from nucseg.storage.encoding import Encoding
 
 Int3 = tuple[int, int, int]
 Float3 = tuple[float, float, float]
@@ -80,10 +81,11 @@ class Stored:
         where: Path as the user gave it, for messages.
         axes: One letter an axis in the file's order: z, y, x, at most one c, and others (t) of length 1.
         shape: Length of every axis, in the same order.
-        dtype: As stored, maybe not of native byte order.
+        dtype: Of what is read, maybe not of native byte order: as stored, or float32 where values are encoded.
         scale_um: Voxel size (z, y, x) in micrometres as the file says it, unchecked; or None.
         open: Opens the array.
         channel_names: Names of the channels where the file gives them.
+        encoding: How values are stored; None: as they are.
     """
 
     where: str
@@ -93,6 +95,7 @@ class Stored:
     scale_um: tuple[float, ...] | None
     open: Callable[[], Any] = field(repr=False)
     channel_names: tuple[str, ...] = ()
+    encoding: Encoding | None = None
     _opened: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -146,6 +149,8 @@ class Stored:
         kept = [axis for axis in self.axes if isinstance(wanted.get(axis, 0), slice)]
         order = [axis for axis in "czyx" if axis in kept]
         data = data.transpose([kept.index(axis) for axis in order])
+        if self.encoding is not None:
+            data = self.encoding.decode(data, channel)
         return np.array(data, dtype=self.dtype.newbyteorder("="), order="C", copy=True)
 
 

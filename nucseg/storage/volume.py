@@ -33,7 +33,7 @@ class Volume:
         scale_um: Voxel size (z, y, x) in micrometres, or None when the file does not say.
         shape: Spatial shape (z, y, x) in voxels.
         channels: Number of channels; 0 without a channel axis.
-        dtype: Of what `read` returns; native byte order.
+        dtype: Of what `read` returns; native byte order. float32 where values are stored encoded.
         channel: The one channel that is read, or None.
         level: Level of the image pyramid, 0 is the finest.
     """
@@ -119,7 +119,8 @@ class Volume:
 
         Args:
             begin: First voxel (z, y, x).
-            data: (z, y, x), or (c, z, y, x) with all channels. Values must fit the volume's dtype.
+            data: (z, y, x), or (c, z, y, x) with all channels. Values must fit the volume's dtype, or the range of
+                its encoding, see `storage.encoding`.
 
         Raises:
             InputError: If the region is not made of whole shards or leaves the volume, the shape of `data`
@@ -151,7 +152,21 @@ class Volume:
                     remedy="write whole shards, or create the volume with other `shards`",
                 )
         z, y, x = (slice(b, e) for b, e in zip(begin, end, strict=True))
-        array[..., z, y, x] = fitted(self.path, data, self.dtype)
+        array[..., z, y, x] = self._encoded(data)
+
+    def _encoded(self, data: np.ndarray) -> np.ndarray:
+        """Data as they are stored."""
+        if (encoding := self.stored.encoding) is None:
+            return fitted(self.path, data, self.dtype)
+        codes, beyond = encoding.encode(data)
+        if beyond:
+            raise InputError(
+                f"{self.path}: data to write",
+                expected=f"values that its encoding as {encoding.dtype} can hold",
+                received=f"{beyond} values beyond it",
+                remedy="create the volume with a wider encoding",
+            )
+        return codes
 
     def intensity_range(self, low: float = 1.0, high: float = 99.8) -> tuple[float, float]:
         """Two percentiles of the voxels of all channels, exact, in constant memory.

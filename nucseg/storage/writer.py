@@ -13,6 +13,7 @@ from zarr.codecs import ZstdCodec
 
 from nucseg.errors import InputError
 from nucseg.storage import ome
+from nucseg.storage.encoding import Encoding, attributes_of
 from nucseg.storage.stored import Float3
 
 _OURS = {".nucseg", "tables"}
@@ -31,6 +32,7 @@ def write_image(
     name: str | None,
     channel_names: Sequence[str] | None,
     overwrite: bool,
+    encoding: Encoding | None = None,
 ) -> None:
     """Create the image group and its array of zeros; see `nucseg.volume.create_image`."""
     _check(path, shape, dtype, axes, "buif")
@@ -54,7 +56,7 @@ def write_image(
         _refuse_unless(overwrite, path, "an image")
         for key in {"0", *(d["path"] for d in _datasets(group))}:
             shutil.rmtree(Path(path) / key, ignore_errors=True)
-    _write_level(group, shape, dtype, axes, layout, content)
+    _write_level(group, shape, dtype, axes, layout, content, encoding)
 
 
 def write_labels(
@@ -109,6 +111,7 @@ def _write_level(
     axes: Sequence[str],
     layout: tuple[tuple[int, ...], tuple[int, ...]],
     content: dict[str, Any],
+    encoding: Encoding | None = None,
 ) -> None:
     chunks, shards = layout
     group.create_array(
@@ -120,6 +123,7 @@ def _write_level(
         compressors=ZstdCodec(level=3, checksum=True),
         fill_value=0,
         dimension_names=list(axes),
+        attributes=attributes_of(encoding),
     )
     group.attrs["ome"] = content
 

@@ -1,14 +1,21 @@
 """`check_head`: the whole contract of a `Head` in one call."""
 
+import traceback
 from collections.abc import Callable
 
 import numpy as np
 
+from nucseg.errors import NucsegError
 from nucseg.heads.base import Head
 from nucseg.heads.scenario import Scenario
 from nucseg.testing.contract import ContractBroken, require
 from nucseg.testing.head_mirrors import check_mirrors, known_centers
-from nucseg.testing.head_training import check_descent, check_place, check_unknown_centers
+from nucseg.testing.head_training import (
+    check_descent,
+    check_gradient_in_training,
+    check_place,
+    check_unknown_centers,
+)
 
 _SHAPE = (14, 15, 16)
 _CROP = (slice(2, 12), slice(3, 12), slice(2, 14))
@@ -40,6 +47,20 @@ def check_head(head: Head) -> None:
     Raises:
         ContractBroken: With what was promised, and what was found.
     """
+    try:
+        _check(head)
+    except NucsegError:
+        raise
+    except Exception as error:
+        name = traceback.extract_tb(error.__traceback__)[-1].name
+        found = f"{type(error).__name__}: {error}".removesuffix(": ")
+        promise = (
+            "a subclass writes it" if isinstance(error, NotImplementedError) else "it works on any patch"
+        )
+        raise ContractBroken(f"{type(head).__name__}.{name}: {promise}; found {found}") from error
+
+
+def _check(head: Head) -> None:
     _check_fields(head)
     _check_json(head)
     target, weight = _check_target(head)
@@ -74,6 +95,8 @@ def _check_fields(head: Head) -> None:
         default = getattr(head, f"default_{kind}_threshold")
         inside = grid[0] <= default <= grid[-1]
         require(inside, head, f"default_{kind}_threshold lies within the grid", default)
+        low, high = head.value_range or (-np.inf, np.inf)
+        require(low <= grid[0] and grid[-1] <= high, head, f"{kind}_thresholds lie in value_range", grid)
     if head.is_main:
         dilations = head.dilations
         require(min(dilations) >= 0, head, "dilations are 0 or more voxels", dilations)
@@ -101,7 +124,9 @@ def _check_target(head: Head) -> tuple[np.ndarray, np.ndarray]:
     before = labels.copy()
     mask = np.ones(_SHAPE, np.bool_)
     scale_um = (0.5, 0.2, 0.2)
-    target, weight = head.target(labels, _CROP, scale_um, centers, mask)
+    made = head.target(labels, _CROP, scale_um, centers, mask)
+    require(isinstance(made, tuple) and len(made) == 2, head, "target returns target and weight", type(made))
+    target, weight = made
     require((labels == before).all() and mask.all(), head, "target leaves its inputs alone", "changes")
     for name, array, shape in (
         ("target", target, (head.target_channels, *_PATCH)),
@@ -160,6 +185,13 @@ def _check_loss(head: Head, target: np.ndarray, weight: np.ndarray) -> None:
     require(
         np.isclose(twice, start, rtol=1e-4), head, "two equal patches cost as much as one", (twice, start)
     )
+    doubled = loss(output, w=2 * w)
+    require(
+        np.isclose(doubled, start, rtol=1e-4),
+        head,
+        "the loss is a weighted mean: twice the weights, the same",
+        doubled,
+    )
     uncounted = w == 0
     changed = np.where(uncounted[..., None], output + 5, output)
     unchanged = np.isclose(loss(changed), start, rtol=1e-4)
@@ -169,6 +201,7 @@ def _check_loss(head: Head, target: np.ndarray, weight: np.ndarray) -> None:
     unchanged = np.isclose(loss(changed, w=half), loss(output, w=half), rtol=1e-4)
     require(unchanged, head, "each voxel counts by its own weight", loss(changed, w=half))
     _check_gradient(head, loss, output)
+    check_gradient_in_training(head, output, y, w)
 
 
 def _check_gradient(head: Head, loss: Callable[[np.ndarray], float], output: np.ndarray) -> None:
@@ -198,6 +231,14 @@ def _check_activation(head: Head) -> np.ndarray:
     require(prediction.shape == output.shape, head, "activation keeps the shape", prediction.shape)
     require(prediction.dtype == np.float32, head, "activation returns float32", prediction.dtype)
     require(np.isfinite(prediction).all(), head, "activation of large outputs is finite", "other values")
+    low, high = head.value_range or (-np.inf, np.inf)
+    inside = low <= prediction.min() and prediction.max() <= high
+    require(
+        inside,
+        head,
+        f"activation lies in value_range, {head.value_range}",
+        (prediction.min(), prediction.max()),
+    )
     part = head.activation(output[:, 2:5, 3:7, 1:9])
     same = np.array_equal(part, prediction[:, 2:5, 3:7, 1:9])
     require(same, head, "activation is voxel by voxel, so that blocks agree", "differences")

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import numpy as np
 
 from nucseg.heads.base import Centers, Crop, Head
-from nucseg.testing.contract import require
+from nucseg.testing.contract import ContractBroken, require
 
 SAME = 0.01
 """Targets may differ by this share of their largest value: a distance that is cut off saturates so far."""
@@ -17,26 +18,25 @@ Loss = Callable[[np.ndarray], float]
 
 
 def check_place(head: Head, labels: np.ndarray, centers: Centers, crop: Crop) -> None:
-    """See that a crop's target is the part of a larger crop's, one voxel inside its border."""
+    """See that a crop's target is the part of a larger crop's, up to its border, around which there are labels."""
     scale_um = (0.5, 0.2, 0.2)
     larger = tuple(
         slice(part.start - before, part.stop + 1) for part, before in zip(crop, (1, 2, 1), strict=True)
     )
     inside = tuple(
-        slice(part.start - grown.start + 1, part.stop - grown.start - 1)
+        slice(part.start - grown.start, part.stop - grown.start)
         for part, grown in zip(crop, larger, strict=True)
     )
-    within = (slice(1, -1),) * 3
     target, weight = head.target(labels, crop, scale_um, centers)
     around, around_weight = head.target(labels, larger, scale_um, centers)
-    counted = weight[within] > 0
+    counted = weight > 0
     same = np.array_equal(counted, around_weight[inside] > 0)
     require(same, head, "where a voxel counts does not depend on the crop", "weights that do")
-    differ = _differ(target[:, *within], around[:, *inside])[counted]
+    differ = _differ(target, around[:, *inside])[counted]
     require(
         not differ.any(),
         head,
-        "a voxel's target does not depend on the crop (centres are in coordinates of `labels`, not of the crop)",
+        "a voxel's target does not depend on the crop (look at `labels` around it; centres are in their coordinates)",
         f"{differ.mean():.0%} of the targets that do",
     )
 
@@ -113,3 +113,38 @@ def _directions(shape: tuple[int, ...]) -> list[np.ndarray]:
         direction[:, z, :, x, channel] = 1
         found.append(direction)
     return found
+
+
+def check_gradient_in_training(
+    head: Head, output: np.ndarray, target: np.ndarray, weight: np.ndarray
+) -> None:
+    """See that Keras can train with the loss: one step of a layer that passes its input on must move its weights.
+
+    Args:
+        head: Whose loss it is.
+        output: float32 (1, z, y, x, channels), the layer's input.
+        target: float32 (1, z, y, x, target_channels).
+        weight: float32 (1, z, y, x).
+    """
+    import keras
+
+    promise = "the loss is made of keras.ops, so that Keras has its gradient"
+
+    def loss(packed: Any, given: Any) -> Any:
+        return head.loss(given, packed[..., :-1], packed[..., -1])
+
+    image = keras.Input(output.shape[1:])
+    layer = keras.layers.Dense(head.channels, kernel_initializer="identity")
+    model = keras.Model(image, layer(image))
+    model.compile(optimizer=keras.optimizers.SGD(0.01), loss=loss)
+    before = [np.array(value) for value in model.get_weights()]
+    try:
+        model.train_on_batch(output, np.concatenate([target, weight[..., None]], -1))
+    except Exception as error:
+        raise ContractBroken(
+            f"{type(head).__name__}: {promise}; found {type(error).__name__}: {error}"
+        ) from error
+    after = model.get_weights()
+    require(all(np.isfinite(value).all() for value in after), head, promise, "a gradient that is not finite")
+    moved = any((new != old).any() for new, old in zip(after, before, strict=True))
+    require(moved, head, promise, "none: no weight moves")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import os
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +10,8 @@ from nucseg.annotation import AnnotatedLabels, AnnotationMask, annotated_points,
 from nucseg.errors import InputError
 from nucseg.heads.scenario import Scenario
 from nucseg.point_labels import PointLabels, points_outside
-from nucseg.storage import ome
 from nucseg.training.config import Data, LabelledVolume
-from nucseg.volume import Volume, open_labels, open_volume
+from nucseg.volume import Volume, check_labels_inside, open_labels, open_volume
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +79,7 @@ def open_annotated(data: Data, volume: LabelledVolume) -> Annotated:
         known = None if mask is None else _not_empty(AnnotationMask(image.shape, mask=mask))
         return Annotated(image, points=points, table=table, mask=known)
     if volume.labels is None:
-        _check_labels_inside(volume.raw, data.labels)
+        check_labels_inside(volume.raw, data.labels, "training volume")
         labels, dataset = open_labels(volume.raw, data.labels), f"labels/{data.labels}"
     else:
         labels, dataset = open_labels(volume.labels, data.labels), volume.labels
@@ -98,19 +96,6 @@ def open_annotated(data: Data, volume: LabelledVolume) -> Annotated:
             AnnotationMask(image.shape, mask=mask, labels=labels, ignore_label=data.ignore_label)
         )
     return Annotated(image, labels, dataset, mask=known)
-
-
-def _check_labels_inside(raw: str, name: str) -> None:
-    """Refuse a volume that has no labels inside: as labels of its own it would be taken for them itself."""
-    zarr = ome.is_zarr(raw)
-    if ome.is_zarr(os.path.join(raw, "labels", name)) or (zarr and ome.label_names(raw)):
-        return
-    raise InputError(
-        f"training volume {raw}",
-        expected=f"an OME-Zarr with labels/{name} inside, or labels of its own",
-        received="a Zarr without labels" if zarr else "a file of raw alone",
-        remedy="give {raw = ..., labels = ...} instead of the bare path",
-    )
 
 
 def check_heads(scenario: Scenario, volumes: list[Annotated]) -> None:

@@ -206,8 +206,8 @@ def _curated(root: Path) -> list[Worm]:
         raw.setdefault(name, paths)  # the same image in another format
     seen = _files(root / "groundTruthInstanceSeg", (*TIFF, ".txt"))
     curated = {name.removesuffix(_CURATED): paths for name, paths in seen.items() if name.endswith(_CURATED)}
-    labels = {name: [p for p in paths if p.suffix in TIFF] for name, paths in curated.items()}
-    centers = {name: [p for p in paths if p.suffix == ".txt"] for name, paths in curated.items()}
+    labels = {name: [p for p in paths if p.suffix.lower() in TIFF] for name, paths in curated.items()}
+    centers = {name: [p for p in paths if p.suffix.lower() == ".txt"] for name, paths in curated.items()}
     return _paired(root, raw, labels, {name: paths for name, paths in centers.items() if paths}, None)
 
 

@@ -164,9 +164,6 @@ def test_launchers_have_to_fit_the_tasks(tmp_path, maps):
         steps.blockwise([HERE] * 3)
     with pytest.raises(InputError, match=r"0 for predict, 1 for segment.*local:0"):
         steps.blockwise([HERE, Local(workers=1)])
-    hosts = [Local(workers=1, host=name) for name in ("a.example", "b.example")]
-    with pytest.raises(InputError, match=r"one address.*a\.example, b\.example"):
-        steps.blockwise(hosts)
 
 
 def test_a_labs_own_tasks_of_one_name_in_two_places(tmp_path):

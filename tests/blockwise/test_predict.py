@@ -44,7 +44,9 @@ def whole(untrained, raw):
 @pytest.mark.parametrize("block", [(8, 12, 16), (7, 9, 33), None])
 def test_blocks_equal_the_whole(tmp_path, untrained, raw, whole, block):
     out = tmp_path / "o"
-    result = Predict(volume=raw[1], out=str(out), model=str(untrained), block=block).blockwise(HERE)
+    result = Predict(
+        volume=raw[1], out=str(out), model=str(untrained), block=block, encoding="float32"
+    ).blockwise(HERE)
     prediction = open_volume(out / "prediction")
     assert prediction.axes == ("c", "z", "y", "x")
     assert prediction.scale_um == (0.2, 0.1, 0.1)
@@ -70,7 +72,9 @@ def test_a_model_of_fixed_intensities_takes_them_in_every_volume(tmp_path, untra
         data = np.asarray(raw[0] * factor, np.float32)
         path = save_raw(tmp_path / f"{factor:g}.zarr", data)
         out = tmp_path / f"out{factor:g}"
-        Predict(volume=path, out=str(out), model=str(run), block=(8, 12, 16)).blockwise(HERE)
+        Predict(volume=path, out=str(out), model=str(run), block=(8, 12, 16), encoding="float32").blockwise(
+            HERE
+        )
         whole = model.predict(np.pad((data - 0.25) / 1.75, context))
         inner = whole[(slice(None), *(slice(0, n) for n in SHAPE))]
         np.testing.assert_allclose(open_volume(out / "prediction").read(), inner, atol=1e-5)
@@ -179,7 +183,9 @@ def mirrored_whole(untrained, raw):
 @pytest.mark.parametrize("block", [(8, 12, 16), (7, 9, 33)])
 def test_blocks_with_mirrors_equal_the_whole(tmp_path, untrained, raw, whole, mirrored_whole, block):
     out = str(tmp_path / "o")
-    task = Predict(volume=raw[1], out=out, model=str(untrained), block=block, mirrors=("x", "y"))
+    task = Predict(
+        volume=raw[1], out=out, model=str(untrained), block=block, mirrors=("x", "y"), encoding="float32"
+    )
     task.blockwise(HERE)
     found = open_volume(tmp_path / "o" / "prediction").read()
     np.testing.assert_allclose(found, mirrored_whole, atol=1e-5)
@@ -192,13 +198,15 @@ def test_mirrors_are_those_of_the_mirrored_volume(tmp_path, untrained):
     parts = []
     for z in (1, -1):
         path = save_raw(tmp_path / f"raw{z}.zarr", np.ascontiguousarray(data[::z]))
-        Predict(volume=path, out=str(tmp_path / f"o{z}"), model=str(untrained), mirrors="none").blockwise(
-            HERE
-        )
+        Predict(
+            volume=path, out=str(tmp_path / f"o{z}"), model=str(untrained), mirrors="none", encoding="float32"
+        ).blockwise(HERE)
         prediction = open_volume(tmp_path / f"o{z}" / "prediction").read()[:, ::z]
         parts.append(prediction * np.array([1, 1, 1, z, 1, 1])[:, None, None, None])
     path, out = str(tmp_path / "raw1.zarr"), tmp_path / "both"
-    Predict(volume=path, out=str(out), model=str(untrained), mirrors="z", block=(8, 8, 8)).blockwise(HERE)
+    Predict(
+        volume=path, out=str(out), model=str(untrained), mirrors="z", block=(8, 8, 8), encoding="float32"
+    ).blockwise(HERE)
     np.testing.assert_allclose(open_volume(out / "prediction").read(), np.mean(parts, axis=0), atol=1e-5)
 
 

@@ -1,6 +1,8 @@
 """What every blockwise task has: records, resuming, refusals, failures that are named."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,10 @@ from blockwise_cases import Doubled
 
 from nucseg.blockwise.grid import Grid, chunk_shape
 from nucseg.blockwise.job import read_job, task_of
-from nucseg.blockwise.launch import Local, parse_launcher
+from nucseg.blockwise.launch import Local
 from nucseg.blockwise.records import Records, identity
-from nucseg.blockwise.worker import run_job
-from nucseg.errors import BlocksFailed, InputError
+from nucseg.blockwise.worker import Worker, run_job
+from nucseg.errors import BlocksFailed, InputError, NucsegError
 from nucseg.volume import create_image, create_labels, open_volume
 
 HERE = Local(workers=0)
@@ -203,14 +205,6 @@ def test_identity_of_an_image_follows_its_finest_chunks_but_not_what_lies_beside
     assert identity(path / "labels" / "nuclei") == of_labels
 
 
-def test_launchers_by_name():
-    assert parse_launcher("local:3") == Local(workers=3)
-    assert parse_launcher("local").workers >= 1
-    for text in ("slurm:4", "local:x", "", "local:-1"):
-        with pytest.raises(InputError, match="local:N"):
-            parse_launcher(text)
-
-
 def test_a_worker_without_a_scheduler_is_told(tmp_path, volume, monkeypatch):
     task = Doubled(out=str(tmp_path / "o"), volume=volume)
     task.blockwise(HERE)
@@ -229,4 +223,39 @@ def test_workers_share_the_cores(monkeypatch):
         assert {value for name, value in environment.items() if "INTRAOP" in name or "OMP" in name} == {
             threads
         }
-    assert Local(workers=1).host == "127.0.0.1"
+
+
+def test_a_block_that_the_task_does_not_have_is_not_done(tmp_path, volume):
+    import daisy.v2 as daisy
+
+    task = Doubled(out=str(tmp_path / "o"), volume=volume)
+    task.blockwise(Local(workers=0))
+    worker = Worker(task.resolved(), Records(task.out, "doubled"), "key", "run")
+    for offset in ((-4, 0, 0), (0, 400, 0), (0, 0, 1)):
+        roi = daisy.Roi(offset, (4, 4, 4))
+        with pytest.raises(NucsegError, match="does not have"):
+            worker.serve(daisy.Block(daisy.Roi((0, 0, 0), (8, 8, 8)), roi, roi))
+
+
+def test_a_logger_that_took_hold_of_standard_error_in_a_run_still_writes_after_it(tmp_path, volume):
+    code = f"""
+import logging
+from blockwise_cases import Doubled
+from nucseg.blockwise.launch import Local
+
+class Logs(Doubled):
+    def start_worker(self):
+        super().start_worker()
+        logging.getLogger("heard").addHandler(logging.StreamHandler())
+        logging.getLogger("heard").warning("in the run")
+
+for number in (1, 2):
+    Logs(out=f"{tmp_path}/{{number}}", volume="{volume}").blockwise(Local(workers=0))
+    logging.getLogger("heard").warning("after it")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.count("after it") == 3  # the second run adds a second handler
+    assert done.stderr.count("in the run") == 3
+    assert "closed file" not in done.stderr

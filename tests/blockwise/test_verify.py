@@ -172,7 +172,7 @@ def test_a_repair_that_was_killed_is_remembered_and_a_resumed_run_does_what_is_l
     assert verify(labels_out, launcher=HERE).damaged == []
 
 
-def killed_unless_reading(self, task, records, run, only=None):
+def killed_unless_reading(self, task, records, run, only=None, log=None):
     if only is not None:
         raise KeyboardInterrupt
     return Launcher.run(self, task, records, run)

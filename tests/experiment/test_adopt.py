@@ -8,7 +8,7 @@ from experiment.experiment_cases import fake_config, fake_experiment
 
 from nucseg.cli.main import main
 from nucseg.errors import InputError
-from nucseg.experiment import adopt, collect
+from nucseg.experiment import adopt, collect, run_experiment
 
 DATASETS = [fake_config().datasets[0].model_dump()]
 TEXT = """
@@ -66,6 +66,8 @@ def test_a_file_that_is_no_result_is_refused(tmp_path, text):
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(InputError, match="nucseg experiment --json"):
         adopt(fake_config(), tmp_path / "all", tmp_path / "r.json")
+    with pytest.raises(InputError, match="nucseg experiment --json"):
+        run_experiment(fake_config(), tmp_path / "all", known=[tmp_path / "r.json"])
     assert not (tmp_path / "all").exists()
 
 

@@ -56,7 +56,7 @@ def test_validation_and_test_volumes_are_predicted_with_them(tmp_path):
     (kept,) = (cell / "test").glob("*_0/prediction")
     assert read_origin(str(kept)).mirrors == "x"
     (volume,) = (tmp_path / "out" / "volumes").glob("*seed3.zarr")
-    Predict(volume=str(volume), out=str(tmp_path / "p"), model=str(cell / "run"), mirrors="x").blockwise(
-        Local(workers=0)
-    )
+    Predict(
+        volume=str(volume), out=str(tmp_path / "p"), model=str(cell / "run"), mirrors="x", encoding="float32"
+    ).blockwise(Local(workers=0))
     np.testing.assert_array_equal(open_volume(tmp_path / "p" / "prediction").read(), open_volume(kept).read())

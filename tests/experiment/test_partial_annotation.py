@@ -66,6 +66,16 @@ def test_labels_are_read_with_what_is_annotated(tmp_path, labels):
         read_truth(LabelledVolume(raw=raw, points="centers"), data)
 
 
+def test_a_raw_image_is_not_taken_for_its_own_labels(tmp_path, labels):
+    np.save(tmp_path / "raw.npy", labels)
+    data = Data(train=str(tmp_path / "raw.npy"))
+    bare = LabelledVolume(raw=str(tmp_path / "raw.npy"))
+    with pytest.raises(InputError, match=r"received a file of raw alone.*labels = "):
+        check_truth(bare, data)
+    found = check_truth(bare.model_copy(update={"labels": bare.raw}), data)[0]
+    np.testing.assert_array_equal(found.read(), labels)
+
+
 @pytest.mark.parametrize("where", ["train", "validation", "test"])
 @pytest.mark.parametrize("stardist", [False, True])
 def test_only_stardist_must_learn_and_select_on_whole_volumes(tmp_path, labels, where, stardist, monkeypatch):
@@ -126,7 +136,11 @@ def test_an_experiment_selects_and_tests_where_volumes_are_annotated(tmp_path):
     assert scores.ap[0.5] > 0.1
     out = tmp_path / "validated"
     Predict(
-        volume=str(paths["validation"]), out=str(out), model=str(cell / "run"), checkpoint=row["checkpoint"]
+        volume=str(paths["validation"]),
+        out=str(out),
+        model=str(cell / "run"),
+        checkpoint=row["checkpoint"],
+        encoding="float32",
     ).blockwise(Local(workers=0))
     labels = instances(
         open_volume(out / "prediction").read(),

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from scipy.ndimage import binary_erosion
 from test_scenario import Foreground
 
 from nucseg.errors import InputError, NucsegError
@@ -220,7 +221,57 @@ class SeedThresholdsAsAMethod(Foreground):
         return (0.5, 0.7)
 
 
+class NumpyLoss(Foreground):
+    """Has a value, and no gradient that Keras could find."""
+
+    def loss(self, output, target, weight):
+        output, target, weight = (np.asarray(value) for value in (output, target, weight))
+        total = weight.sum()
+        return np.float32((weight * (output[..., 0] - target[..., 0]) ** 2).sum() / total if total else 0)
+
+
+class MeanOverAllVoxels(Foreground):
+    """sum(w * e) / n instead of sum(w * e) / sum(w)."""
+
+    def loss(self, output, target, weight):
+        from keras import ops
+
+        return ops.mean(weight * ops.square(output[..., 0] - target[..., 0]))
+
+
+class ErodesInsideTheCrop(Foreground):
+    def target(self, labels, crop, scale_um, centers, mask=None):
+        weight = super().target(labels, crop, scale_um, centers, mask)[1]
+        return binary_erosion(labels[crop] > 0)[None].astype(np.float32), weight
+
+
+class SmallRange(ThreeLabel):
+    value_range: ClassVar[tuple[float, float] | None] = (0.0, 0.95)
+
+
+class NeedsAScale(Foreground):
+    def target(self, labels, crop, scale_um, centers, mask=None):
+        assert scale_um[0] > 0
+        return super().target(labels, crop, scale_um, centers, mask)
+
+
+class OneArray(Foreground):
+    def target(self, labels, crop, scale_um, centers, mask=None):
+        return super().target(labels, crop, scale_um, centers, mask)[0]
+
+
+class WithoutTarget(Foreground):
+    target = Head.target
+
+
 BROKEN = {
+    NumpyLoss: r"made of keras\.ops",
+    MeanOverAllVoxels: "twice the weights, the same",
+    ErodesInsideTheCrop: "does not depend on the crop",
+    SmallRange: "value_range",
+    NeedsAScale: "target: it works on any patch; found TypeError",
+    OneArray: "target returns target and weight",
+    WithoutTarget: "target: a subclass writes it",
     WrongShape: "crop's shape",
     DoubleTarget: "float32",
     IgnoresMask: "mask is False",

@@ -87,7 +87,8 @@ def write_curated(folder, names=None):
         else:
             tifffile.imwrite(folder / "imagesAsTiff" / f"{name}.tiff", raw)
         truth = folder / "groundTruthInstanceSeg"
-        tifffile.imwrite(truth / f"{name}.ano.curated.tiff", labels)
+        suffix = ".TIFF" if index else ".tiff"
+        tifffile.imwrite(truth / f"{name}.ano.curated{suffix}", labels)
         tifffile.imwrite(truth / f"{name}.ano.curated.aligned.tiff", labels[::-1])
         (truth / f"{name}.ano.curated.txt").write_text(centers_text(labels))
         (truth / f"{name}.ano.curated.aligned.txt").write_text("1 A 0 0 0\n")
@@ -418,7 +419,15 @@ def test_one_command_imports_and_names_the_experiment(tmp_path):
     assert (
         f"$ nucseg experiment {tmp_path}/out/experiment.toml --folder {tmp_path}/out/results" in done.stdout
     )
-    assert (tmp_path / "out" / "experiment.toml").read_text() == (HERE / "experiment.toml").read_text()
+    imported = json.loads((tmp_path / "out" / "split.json").read_text())
+    whole, copied = (
+        tomllib.loads(path.read_text())
+        for path in (HERE / "experiment.toml", tmp_path / "out" / "experiment.toml")
+    )
+    for part in ("train", "validation", "test"):
+        assert sorted(copied["datasets"][0].pop(part)) == sorted(imported[part]) != []
+        assert set(whole["datasets"][0].pop(part)) > set(imported[part])
+    assert copied == whole  # all else
     refused = subprocess.run([*command[:-2]], capture_output=True, text=True, check=False)
     assert refused.returncode == 1
     assert refused.stderr.startswith("reproduce.py: the split of the worms: expected every worm in one part")
