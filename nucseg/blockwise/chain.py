@@ -1,8 +1,10 @@
 """Tasks that follow each other, block by block where they can: `a + b + c`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nucseg.blockwise.dropping import PREDICTIONS
+from nucseg.blockwise.keeping import check_keep, dropping_work, make_ready
 from nucseg.blockwise.task import Task
 from nucseg.blockwise.work import Work, do
 from nucseg.errors import InputError
@@ -32,6 +34,7 @@ class Chain:
         *,
         overwrite: bool = False,
         log: Log | None = None,
+        keep: Collection[str] = (PREDICTIONS,),
     ) -> list[dict[str, Any]]:
         """Do all blocks of all tasks that are not done yet.
 
@@ -42,14 +45,18 @@ class Chain:
                 None is one worker a task on this machine.
             overwrite: Delete outputs and records of all tasks first.
             log: Takes lines about what goes on.
+            keep: What stays on disk: `("predictions",)`, or `()` to delete each block of OUT/prediction as soon as all
+                blocks that read it are done. A prediction is kept whole where a task reads it whole; tasks of your own
+                that come later and read it are for you to think of.
 
         Returns:
             For each task what `Task.blockwise` returns.
 
         Raises:
-            InputError: Inputs or OUT do not fit, or another number of launchers than of tasks.
+            InputError: Inputs, `keep` or OUT do not fit, or another number of launchers than of tasks.
             BlocksFailed: Blocks are not done; the others are, and stay so.
         """
+        check_keep(keep)
         launchers = self._launchers(launcher)
         results: list[dict[str, Any]] = []
         while len(results) < len(self.tasks):
@@ -60,7 +67,12 @@ class Chain:
                 results.append(self.tasks[place].blockwise(launchers[place], overwrite=overwrite, log=log))
                 continue
             works = _together(self.tasks[place:], launchers[place:], overwrite, log)
-            do(works)
+            drop = None if PREDICTIONS in keep else dropping_work(works, self.tasks[place + len(works) :])
+            together = [*works, drop] if drop else works
+            make_ready(together, log)
+            do(together)
+            if drop and drop.left and log:
+                log(f"{works[0].task.name}: {drop.result()['bytes'] / 2**30:.2g} GiB were dropped after use")
             results += [work.task.afterwards(work.result(), work.launcher, log) for work in works]
         return results
 

@@ -55,23 +55,24 @@ class Detect(Task):
         Raises:
             InputError: No prediction, an incomplete one, or one that the scenario or the decoding does not fit.
         """
-        return self._resolved(settled_prediction(self.out, self.prediction))
+        done = Records(self.out, self.name).complete()
+        return self._resolved(settled_prediction(self.out, self.prediction, self.name), sampled=not done)
 
     def following(self, earlier: "Sequence[Task]") -> tuple[Self, int] | None:
         """See `Task.following`: block by block behind what writes its prediction."""
         if not is_written_by(self.out, self.prediction, earlier):
             return None
-        task = self._resolved(None)
+        task = self._resolved(None, sampled=False)
         scenario, decoding = task._settled()
         return task, max(decoding.distance, scenario.point_context(decoding))
 
-    def _resolved(self, prediction: str | None) -> Self:
+    def _resolved(self, prediction: str | None, *, sampled: bool) -> Self:
         task = self.model_copy(update={"prediction": prediction})
         volume = open_volume(task.source)
         scenario, origin = checked_scenario(volume, task.source, task.scenario)
         decoding = task.decoding or origin.points or scenario.default_point_decoding()
         scenario.check_source(decoding.source)
-        check_prediction(volume, task.source, scenario, decoding.reach or 0)
+        check_prediction(volume, task.source, scenario, decoding.reach or 0, sampled=sampled)
         return task.model_copy(
             update={
                 "scenario": scenario,

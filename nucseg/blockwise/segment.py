@@ -78,18 +78,19 @@ class Segment(Task):
             InputError: No prediction, an incomplete one, one that the scenario does not fit, or values or
                 thresholds beyond the range of a head.
         """
-        return self._resolved(settled_prediction(self.out, self.prediction))
+        done = Records(self.out, self.name).complete()
+        return self._resolved(settled_prediction(self.out, self.prediction, self.name), sampled=not done)
 
     def following(self, earlier: "Sequence[Task]") -> tuple[Self, int] | None:
         """See `Task.following`: block by block behind what writes its prediction, unless the volume is taken whole."""
         if self.whole or self.engine == "mahotas" or not is_written_by(self.out, self.prediction, earlier):
             return None
-        task = self._resolved(None)
+        task = self._resolved(None, sampled=False)
         decoding = task._settled()[1]
         around = decoding.dilate if decoding.seeds == "vectors" else task.max_halo
         return task, around + decoding.context
 
-    def _resolved(self, prediction: str | None) -> Self:
+    def _resolved(self, prediction: str | None, *, sampled: bool) -> Self:
         task = self.model_copy(update={"prediction": prediction})
         volume = open_volume(task.source)
         scenario, origin = checked_scenario(volume, task.source, task.scenario)
@@ -102,7 +103,7 @@ class Segment(Task):
                 received="mahotas",
                 remedy="leave the engine out, or take other seeds",
             )
-        check_prediction(volume, task.source, scenario, decoding.reach)
+        check_prediction(volume, task.source, scenario, decoding.reach, sampled=sampled)
         check_thresholds(scenario, decoding)
         check_halo(decoding, task.max_halo)
         return task.model_copy(

@@ -225,11 +225,13 @@ class Task(BaseModel):
             InputError: Inputs or OUT do not fit.
             BlocksFailed: Blocks are not done; the others are, and stay so.
         """
+        from nucseg.blockwise.keeping import make_ready
         from nucseg.blockwise.launch import Local
         from nucseg.blockwise.work import Work, do
 
         work = Work(self.prepared(overwrite=overwrite), launcher or Local(workers=1), log)
         work.begin(overwrite)
+        make_ready([work], log)
         do([work])
         return work.task.afterwards(work.result(), work.launcher, log)
 

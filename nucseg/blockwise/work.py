@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nucseg.blockwise.dropping import Drop, forget
 from nucseg.blockwise.grid import Block, Shape
 from nucseg.blockwise.history import attended
 from nucseg.blockwise.json_file import write_json
@@ -63,12 +64,17 @@ class Work:
                 for output in task.outputs():
                     _delete(output)
                 task.create()
+                forget(records)
                 records.begin(task.description(), self.grid)
         for output in task.outputs():
             _sweep(output)
-        self.skipped = len(records.read()[0])
+        self.count()
         if self.log:
             self.log(_plan(task, len(self.grid), self.grid.block, self.skipped))
+
+    def count(self) -> None:
+        """Take what is recorded as done by earlier runs."""
+        self.skipped = len(self.records.read()[0])
 
     @property
     def left(self) -> int:
@@ -113,6 +119,8 @@ def do(works: Sequence[Work]) -> None:
     Raises:
         BlocksFailed: Blocks are not done; the others are, and stay so.
     """
+    for work in works:
+        work.count()
     at_work = [work for work in works if work.left]
     with ExitStack() as stack:
         for work in at_work:
@@ -174,7 +182,11 @@ def _missing(work: Work, seen: Any) -> str | None:
 
 def _raise_undone(works: Sequence[Work]) -> None:
     bad = [(work, *work.undone()) for work in works]
-    bad = [(work, undone, failed) for work, undone, failed in bad if undone]
+    bad = [
+        (work, undone, failed)
+        for work, undone, failed in bad
+        if undone and not _only_waits(work, undone, failed)
+    ]
     if not bad:
         return
     several = len(bad) > 1
@@ -188,6 +200,11 @@ def _raise_undone(works: Sequence[Work]) -> None:
             for block in undone
         ],
     )
+
+
+def _only_waits(work: Work, undone: list[Block], failed: dict[Shape, str]) -> bool:
+    """Whether blocks are only not dropped yet, because they are needed still."""
+    return isinstance(work.task, Drop) and all(failed.get(b.index, "").startswith(WAITS) for b in undone)
 
 
 def _describe(work: Work, undone: list[Block], failed: dict[Shape, str]) -> str:
