@@ -289,7 +289,7 @@ def test_what_was_selected_with_mirrors_is_used_with_them(made, run, predicted, 
     here = {"model": str(run), "launcher": Local(workers=0), "keep": ("predictions",)}
     ns.run(str(volume), str(tmp_path / "out"), encoding="float32", **here)
     np.testing.assert_array_equal(open_volume(tmp_path / "out" / "prediction").read(), prediction)
-    ns.run(str(volume), str(tmp_path / "none"), mirrors="none", **here)
+    ns.run(str(volume), str(tmp_path / "none"), mirrors="none", encoding="float32", **here)
     found = open_volume(tmp_path / "none" / "prediction").read()
     np.testing.assert_array_equal(found, made[2][0, TRUE_CHECKPOINT])
     image = np.random.default_rng(0).random((20, 20, 22), np.float32)

@@ -1,7 +1,7 @@
 """A Slurm of several hosts on this one machine, for root: each host is a network namespace with a name of its own.
 
-    python tests/cluster/slurm_hosts.py up /tmp/cluster     # then: export SLURM_CONF=/tmp/cluster/slurm.conf
-    python tests/cluster/slurm_hosts.py down /tmp/cluster
+    python tests/cluster/slurm_hosts.py up DIR     # then: export SLURM_CONF=DIR/slurm.conf
+    python tests/cluster/slurm_hosts.py down DIR
     python tests/cluster/slurm_hosts.py check               # whether it can be had here
 
 Needs Debian's slurm-wlm, munge and iproute2. All hosts hang on one bridge; the controller and who submits are on the
