@@ -17,7 +17,7 @@ import nucseg as ns
 
 def main(volume: str, model: str, folder: Path) -> None:
     """Segment one prediction twice, with other blocks."""
-    first = ns.run(volume, str(folder / "python.zarr"), model)
+    first = ns.run(volume, str(folder / "python.zarr"), model, keep=("predictions",))
 
     prediction = folder / "python.zarr" / "prediction"
     command = [

@@ -69,6 +69,7 @@ _HOME = {
     "run_experiment": "experiment",
     # blockwise
     "Task": "blockwise.task",
+    "Chain": "blockwise.chain",
     "Predict": "blockwise.predict",
     "Segment": "blockwise.segment",
     "PredictAndSegment": "blockwise.fused",

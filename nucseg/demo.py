@@ -120,6 +120,7 @@ def run_demo(
         model=str(base / "run"),
         block=blocks,
         launcher=Local(workers=2),
+        keep=("predictions",),
         log=log,
     )
 

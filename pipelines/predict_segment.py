@@ -2,7 +2,8 @@
 
     python pipelines/predict_segment.py VOLUME OUT RUN [--workers N] [--block Z Y X]
 
-The same command again goes on where it stopped. `nucseg run` does the same.
+Segmentation begins while prediction goes on. The same command again goes on where it stopped. `nucseg run` does
+the same.
 """
 
 import argparse
@@ -11,13 +12,16 @@ import nucseg as ns
 
 
 def main(volume: str, out: str, model: str, workers: int, block: tuple[int, int, int] | None) -> None:
-    """Three tasks, one after the other, over all blocks."""
+    """Predict and segment together, then measure; a block of the prediction is deleted when nothing needs it any more.
+
+    `keep=("predictions",)` in place of `keep=()` leaves the prediction on disk.
+    """
     steps = (
         ns.Predict(volume=volume, out=out, model=model, block=block)
         + ns.Segment(out=out, block=block)
         + ns.Measure(volume=volume, out=out)
     )
-    _, segmented, measured = steps.blockwise(ns.Local(workers=workers), log=print)
+    _, segmented, measured = steps.blockwise(ns.Local(workers=workers), log=print, keep=())
     print(f"{measured['nuclei']} nuclei, digest {segmented['digest']}, table {measured['table']}")
 
 

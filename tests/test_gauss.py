@@ -27,6 +27,7 @@ from nucseg.volume import create_image, create_labels, open_labels, open_volume
 pytestmark = pytest.mark.xdist_group("tensorflow")
 
 HERE = Local(workers=0)
+KEEP = ("predictions",)
 SHAPE, SCALE, BLOCK = (20, 28, 36), (0.2, 0.1, 0.1), (12, 12, 16)
 
 
@@ -72,7 +73,7 @@ def model(volume, tmp_path_factory):
 def test_the_whole_way(volume, model, tmp_path):
     said: list[str] = []
     out = tmp_path / "out"
-    result = run(volume, str(out), model, block=BLOCK, launcher=HERE, log=said.append)
+    result = run(volume, str(out), model, block=BLOCK, launcher=HERE, keep=KEEP, log=said.append)
     assert "memory a worker" in said[0]
     assert list(result.steps) == ["predict", "detect"]
     assert (result.blocks, result.skipped, result.failed) == (2 * 2 * 3 * 3, 0, 0)
@@ -88,7 +89,7 @@ def test_the_whole_way(volume, model, tmp_path):
     assert not (out / "labels").exists()
     scores = evaluate_paths(out, volume)
     assert scores.detection == detection(expected, open_labels(volume).read())
-    assert run(volume, str(out), model, block=BLOCK, launcher=HERE).skipped == result.blocks
+    assert run(volume, str(out), model, block=BLOCK, launcher=HERE, keep=KEEP).skipped == result.blocks
     again = detect(str(out / "prediction"), str(tmp_path / "again"), launcher=HERE)
     assert again.digest == result.digest
 
@@ -96,7 +97,7 @@ def test_the_whole_way(volume, model, tmp_path):
 def test_segmentation_is_refused_with_a_way_out(volume, model, tmp_path):
     with pytest.raises(InputError, match=r"dilate: .*gauss finds points.*nucseg detect"):
         run(volume, str(tmp_path / "o"), model, launcher=HERE, dilate=1, seeds=None)
-    run(volume, str(tmp_path / "o"), model, launcher=HERE)
+    run(volume, str(tmp_path / "o"), model, launcher=HERE, keep=KEEP)
     with pytest.raises(InputError, match="nucseg detect"):
         segment(str(tmp_path / "o" / "prediction"), str(tmp_path / "s"), launcher=HERE)
 
@@ -104,7 +105,7 @@ def test_segmentation_is_refused_with_a_way_out(volume, model, tmp_path):
 def test_vectors_beside_blobs(volume, tmp_path):
     scenario = Scenario([GaussianCenters(), CenterVectors()])
     folder = trained(volume, tmp_path / "run", scenario)
-    run(volume, str(tmp_path / "out"), folder, launcher=HERE)
+    run(volume, str(tmp_path / "out"), folder, launcher=HERE, keep=KEEP)
     path = str(tmp_path / "out" / "prediction")
     heads = read_origin(path).scenario
     assert heads.auxiliary.scale > 1  # the radius of the nuclei was filled in
@@ -128,7 +129,7 @@ def test_the_command_line(volume, model, tmp_path):
         return json.loads(done.stdout)
 
     out = tmp_path / "out"
-    ran = nucseg("run", volume, out, "--model", model, "--launcher", "local:0")
+    ran = nucseg("run", volume, out, "--model", model, "--launcher", "local:0", "--keep", "predictions")
     options = ("--threshold", -5, "--distance", 3, "--block", 9, 28, 17, "--launcher", "local:0")
     found = nucseg("detect", out / "prediction", tmp_path / "points", *options)
     assert {"nuclei", "blocks", "skipped", "failed", "digest"} <= set(found)

@@ -286,10 +286,10 @@ def test_what_was_selected_with_mirrors_is_used_with_them(made, run, predicted, 
 
     assert ns.TrainedModel.load(run).mirrors == "x"
     assert ns.TrainedModel.load(run, 10).mirrors == "none", "nothing was selected for this one"
-    ns.run(str(volume), str(tmp_path / "out"), model=str(run), launcher=Local(workers=0), encoding="float32")
+    here = {"model": str(run), "launcher": Local(workers=0), "keep": ("predictions",)}
+    ns.run(str(volume), str(tmp_path / "out"), encoding="float32", **here)
     np.testing.assert_array_equal(open_volume(tmp_path / "out" / "prediction").read(), prediction)
-    options = {"mirrors": "none", "encoding": "float32"}
-    ns.run(str(volume), str(tmp_path / "none"), model=str(run), launcher=Local(workers=0), **options)
+    ns.run(str(volume), str(tmp_path / "none"), mirrors="none", encoding="float32", **here)
     found = open_volume(tmp_path / "none" / "prediction").read()
     np.testing.assert_array_equal(found, made[2][0, TRUE_CHECKPOINT])
     image = np.random.default_rng(0).random((20, 20, 22), np.float32)

@@ -2,7 +2,7 @@
 
 from math import prod
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import PrivateAttr, field_validator
@@ -10,12 +10,15 @@ from pydantic import PrivateAttr, field_validator
 from nucseg.blockwise.grid import Block, Grid, Shape, clipped, default_block
 from nucseg.blockwise.point_table import table_files, write_points
 from nucseg.blockwise.records import Records, identity
-from nucseg.blockwise.source import checked_scenario, settled_prediction
+from nucseg.blockwise.source import checked_scenario, is_written_by, settled_prediction
 from nucseg.blockwise.task import Task
 from nucseg.blockwise.values import check_prediction, check_values
 from nucseg.heads.scenario import PointDecoding, Scenario
 from nucseg.instances.detection import local_maxima
 from nucseg.volume import Volume, open_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Detect(Task):
@@ -52,12 +55,24 @@ class Detect(Task):
         Raises:
             InputError: No prediction, an incomplete one, or one that the scenario or the decoding does not fit.
         """
-        task = self.model_copy(update={"prediction": settled_prediction(self.out, self.prediction)})
+        done = Records(self.out, self.name).complete()
+        return self._resolved(settled_prediction(self.out, self.prediction, self.name), sampled=not done)
+
+    def following(self, earlier: "Sequence[Task]") -> tuple[Self, int] | None:
+        """See `Task.following`: block by block behind what writes its prediction."""
+        if not is_written_by(self.out, self.prediction, earlier):
+            return None
+        task = self._resolved(None, sampled=False)
+        scenario, decoding = task._settled()
+        return task, max(decoding.distance, scenario.point_context(decoding))
+
+    def _resolved(self, prediction: str | None, *, sampled: bool) -> Self:
+        task = self.model_copy(update={"prediction": prediction})
         volume = open_volume(task.source)
         scenario, origin = checked_scenario(volume, task.source, task.scenario)
         decoding = task.decoding or origin.points or scenario.default_point_decoding()
         scenario.check_source(decoding.source)
-        check_prediction(volume, task.source, scenario, decoding.reach or 0)
+        check_prediction(volume, task.source, scenario, decoding.reach or 0, sampled=sampled)
         return task.model_copy(
             update={
                 "scenario": scenario,

@@ -4,7 +4,7 @@ A block predicts its core with a halo in memory and segments it as `Segment` doe
 predicted. What two blocks read is predicted twice: see `PredictAndSegment.cost`, and docs/disk.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, Self
@@ -106,6 +106,10 @@ class PredictAndSegment(Segment):
                     remedy="correct it, or leave it out",
                 )
         return task.model_copy(update={"offset": offset})
+
+    def following(self, earlier: "Sequence[Task]") -> tuple[Self, int] | None:
+        """Behind no task: its input is the volume."""
+        return None
 
     def inputs(self) -> dict[str, Any]:
         """The volume's file and the model's hash."""

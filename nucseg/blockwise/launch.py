@@ -4,19 +4,14 @@ daisy hands out the blocks: it asks a launcher for workers, each of which connec
 after the other. A worker is `python -m nucseg.blockwise.worker JOB.json`, on this machine or any other.
 """
 
-import contextlib
-import fcntl
 import functools
-import logging
 import os
-import re
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -74,60 +69,9 @@ class Launcher(BaseModel):
         Returns:
             What went wrong with the workers, in short, or None.
         """
-        import daisy.v2 as daisy
-        import numpy as np
+        from nucseg.blockwise.schedule import Step, run_steps
 
-        from nucseg.blockwise.worker import Worker
-
-        grid, done = task.grid(), records.read()[0]
-        mask = np.full(grid.shape, only is not None, np.uint8)
-        for index in only or ():
-            mask[index] = 0
-        for index in done:
-            mask[index] = 1
-        unit = daisy.Roi((0, 0, 0), grid.block)
-        file = None if _debugging() else records.logs / "driver.err"
-        worker = Worker(task, records, task.job(run)["hash"], run, file) if self.workers == 0 else None
-        slots, restarts = self.slots()
-        with (
-            self.attending(records, run, log),
-            _worker_logs(records.logs if self.workers else None),
-            _native_errors_to(file),
-        ):
-            daisy_task = daisy.Task(
-                task.name,
-                total_roi=daisy.Roi((0, 0, 0), [n * b for n, b in zip(grid.shape, grid.block, strict=True)]),
-                read_roi=unit,
-                write_roi=unit,
-                process_function=worker.serve if worker else self.worker_function(records.job),
-                read_write_conflict=False,
-                fit="valid",
-                max_workers=slots,
-                max_retries=2,
-                max_worker_restarts=restarts,
-                timeout=self.block_timeout,
-                tracking_path=False,  # our records, written before a block is given back, say what is done
-                skip_mask=mask,
-            )
-            try:
-                if worker:
-                    worker.start()
-                states = daisy.run_blockwise(
-                    daisy_task,
-                    multiprocessing=worker is None,
-                    progress=sys.stderr.isatty(),
-                    return_states=True,
-                    host="127.0.0.1",  # daisy knows no authentication; other hosts come through a gate
-                    summary=False,
-                )
-            except RuntimeError as error:  # daisy gave the task up: its workers kept dying
-                states = getattr(error, "daisy_states", None)
-                if states is None:
-                    raise
-            finally:
-                if worker:
-                    worker.close()
-        return _last_line(states[task.name].last_worker_error)
+        return run_steps([Step(task, records, run, self, only)], log)[0]
 
 
 def cores() -> int:
@@ -168,85 +112,3 @@ def short_error(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {text}{place}"
-
-
-def _last_line(text: str | None) -> str | None:
-    """The last words of a worker; of one that a signal ended, that it did."""
-    killed = re.search(r"worker subprocess exited with code -\d+", text or "")
-    lines = (text or "").strip().splitlines()
-    return killed[0] if killed else lines[-1].strip() if lines else None
-
-
-def _debugging() -> bool:
-    """Whether all is to be shown on the terminal, as with --debug."""
-    return logging.getLogger("nucseg").isEnabledFor(logging.DEBUG)
-
-
-@contextmanager
-def _native_errors_to(path: Path | None) -> Iterator[None]:
-    """Have daisy report to a file: its native part writes tracebacks of workers to the file descriptor of stderr.
-
-    `sys.stderr` still reaches the user, and so does the progress bar. None changes nothing.
-    """
-    if path is None:
-        yield
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    native = logging.getLogger("daisy")
-    handler, propagate = logging.FileHandler(path, encoding="utf-8"), native.propagate
-    with ExitStack() as undo:
-        undo.callback(handler.close)
-        stream = _user_stream()
-        user = stream.fileno()
-        os.dup2(2, user)
-        reading, writing = os.pipe()
-        with contextlib.suppress(AttributeError, OSError):  # room, should daisy hold the GIL while it writes
-            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 2**20)
-        keeper = threading.Thread(target=_keep, args=(reading, path), name="native errors", daemon=True)
-        keeper.start()
-        undo.callback(keeper.join, 5)
-        undo.callback(os.close, writing)
-        if _is_descriptor(sys.stderr, 2):
-            sys.stderr.flush()
-            undo.enter_context(redirect_stderr(stream))
-        os.dup2(writing, 2)
-        undo.callback(os.dup2, user, 2)
-        native.addHandler(handler)
-        native.propagate = False
-        undo.callback(setattr, native, "propagate", propagate)
-        undo.callback(native.removeHandler, handler)
-        yield
-
-
-@functools.cache
-def _user_stream() -> TextIO:
-    """The user's standard error under another file descriptor; never closed, as a logger may have taken hold of it."""
-    return open(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
-
-
-def _keep(reading: int, path: Path) -> None:
-    """Append what comes out of a pipe to a file, as far as the disk has room: daisy panics where it cannot write."""
-    with open(reading, "rb", buffering=0) as pipe:
-        while data := pipe.read(65536):
-            with contextlib.suppress(OSError), path.open("ab") as file:
-                file.write(data)
-
-
-def _is_descriptor(stream: Any, number: int) -> bool:
-    try:
-        return bool(stream.fileno() == number)
-    except (AttributeError, OSError, ValueError):  # a stream of a notebook or a test
-        return False
-
-
-@contextmanager
-def _worker_logs(folder: Path | None) -> Iterator[None]:
-    """Have daisy put what workers print into this folder; it keeps that in a setting of the whole process."""
-    import daisy.logging as daisy_logging
-
-    before: Any = daisy_logging.get_log_basedir()
-    daisy_logging.set_log_basedir(folder)
-    try:
-        yield
-    finally:
-        daisy_logging.set_log_basedir(before)

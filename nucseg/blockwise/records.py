@@ -37,6 +37,8 @@ from nucseg.storage.pyramid import size_and_time
 FOLDER = ".nucseg"
 SET_ASIDE = "damaged"
 """Status of the line of a block that was done and was then found damaged."""
+DROPPED = "dropped"
+"""Status of the line of a block that was done, was dropped when nothing needed it, and is to be made again."""
 
 
 def check_folder(out: Path) -> None:

@@ -9,24 +9,24 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from nucseg.blockwise.grid import Block, Shape
 from nucseg.blockwise.history import attended, check_nobody_at_work
 from nucseg.blockwise.json_file import write_json
 from nucseg.blockwise.launch import Launcher
 from nucseg.blockwise.read_back import recorded_grid, stored_files
-from nucseg.blockwise.records import SET_ASIDE, Records
+from nucseg.blockwise.records import DROPPED, SET_ASIDE, Records
 from nucseg.blockwise.task import Task
 from nucseg.errors import InputError
 from nucseg.volume import open_volume
 
 
 def digests_before_damage(records: Records) -> dict[Shape, str]:
-    """Digests that blocks had when they were first done, of those that were found damaged since."""
+    """Digests that blocks had when they were first done, of those that were found damaged or needed again since."""
     found: dict[Shape, tuple[float, str]] = {}
     for line in records.lines():
-        if line["status"] == SET_ASIDE and line.get("digest"):
+        if line["status"] in (SET_ASIDE, DROPPED) and line.get("digest"):
             z, y, x = line["block"]
             ended = line.get("ended", 0.0)
             if (z, y, x) not in found or ended < found[z, y, x][0]:
@@ -35,7 +35,11 @@ def digests_before_damage(records: Records) -> dict[Shape, str]:
 
 
 def make_again(
-    task: Task, blocks: Collection[Shape], launcher: Launcher, log: Callable[[str], None] | None = None
+    task: Task,
+    blocks: Collection[Shape],
+    launcher: Launcher,
+    log: Callable[[str], None] | None = None,
+    behind: Sequence[Task] = (),
 ) -> dict[Shape, str]:
     """Do some blocks of a recorded task again that are done but damaged; no others.
 
@@ -44,6 +48,7 @@ def make_again(
         blocks: Their grid indices.
         launcher: Where workers run.
         log: Takes lines about what goes on.
+        behind: Tasks whose blocks it reads, where not all of them are there.
 
     Returns:
         Why blocks are still not what they were; empty when all are. If their input is gone, or is not what it was,
@@ -60,7 +65,8 @@ def make_again(
     check_nobody_at_work(records)
     grid = recorded_grid(task)
     try:
-        task = task.prepared()
+        following = task.prepared_behind(behind) if behind else None
+        task = following[0] if following else task.prepared()
         task.check_worker()
         with records.held(alone=True):
             _discard(task, records, blocks)
@@ -119,26 +125,31 @@ def _discard(task: Task, records: Records, blocks: Collection[Shape]) -> None:
             path.unlink(missing_ok=True)
 
 
-def set_aside(records: Records, blocks: Collection[Shape]) -> None:
+def set_aside(records: Records, blocks: Collection[Shape], status: str = SET_ASIDE) -> None:
     """Turn the lines of done blocks into lines of damaged ones, so that a resumed run does these blocks again.
+
+    Args:
+        records: Of the task.
+        blocks: Grid indices.
+        status: What the lines say from now on.
 
     Hold the records alone meanwhile. Each file is replaced as a whole: a kill leaves it old or new.
     """
     indices = set(blocks)
     for file in sorted(records.folder.glob("blocks-*.jsonl")):
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        changed = [_set_aside(line, indices) for line in lines]
+        changed = [_set_aside(line, indices, status) for line in lines]
         if changed != lines:
             temporary = file.with_name(f"{file.name}.{os.getpid()}.new")
             temporary.write_text("".join(changed), encoding="utf-8")
             temporary.replace(file)
 
 
-def _set_aside(text: str, indices: set[Shape]) -> str:
+def _set_aside(text: str, indices: set[Shape], status: str) -> str:
     try:
         line = json.loads(text)
     except json.JSONDecodeError:
         return text
     if line["status"] != "done" or tuple(line["block"]) not in indices:
         return text
-    return json.dumps({**line, "status": SET_ASIDE}) + "\n"
+    return json.dumps({**line, "status": status}) + "\n"

@@ -1,9 +1,10 @@
 """The whole way, from a volume and a trained network to instances (or points) and their table; single steps."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
+from nucseg.blockwise.chain import Chain
 from nucseg.blockwise.decoding import (
     choose_decoding,
     choose_points,
@@ -48,6 +49,7 @@ def run(
     nucleus_um: float | None = None,
     max_halo: int = 128,
     fused: bool = False,
+    keep: Collection[str] = (),
     overwrite: bool = False,
     log: Log | None = None,
     **decoding: Any,
@@ -72,6 +74,8 @@ def run(
             was measured in the training data.
         max_halo: Voxels that a block may look around itself.
         fused: Store no prediction: blocks predict what they segment, see `PredictAndSegment`.
+        keep: `("predictions",)` keeps OUT/prediction; else each block of it is deleted when all blocks that read it are
+            done, see `Chain.blockwise`. A later call that keeps them makes them again.
         overwrite: Start all steps afresh.
         log: Takes lines about what goes on, and first the memory and disk that it will take.
         decoding: Fields of `Decoding` to use instead of the selected ones: `seeds`, `seed_threshold`,
@@ -85,7 +89,6 @@ def run(
     """
     started = time.perf_counter()
     launcher = launcher or Local(workers=1)
-    options: dict[str, Any] = {"overwrite": overwrite, "log": log}
     predict = Predict(
         volume=volume,
         out=out,
@@ -126,7 +129,8 @@ def run(
             log(_forecast(predict, need, launcher.workers))
         tasks = (predict, *tasks)
 
-    steps = {task.name: task.blockwise(launcher, **options) for task in tasks}
+    results = Chain(tasks).blockwise(launcher, overwrite=overwrite, log=log, keep=keep)
+    steps = {task.name: result for task, result in zip(tasks, results, strict=True)}
     if log and (lost := steps[tasks[0].name]["nonfinite"]):
         log(f"predict: {lost} raw voxels are no number and were taken as 0")
     if log and (beyond := steps[tasks[0].name]["saturated"]):
@@ -305,11 +309,11 @@ def _refuse_decoding(scenario: Scenario, decoding: dict[str, Any]) -> None:
 def _forecast(predict: Predict, need: Callable[[Scenario, Shape], tuple[int, int]], workers: int) -> str:
     """What the run will take, before it begins."""
     scenario, shape = predict.trained().scenario, predict.grid().volume
-    memory = max(predict.expected_memory()[0], need(scenario, shape)[0]) / 2**30
+    memory = [predict.expected_memory()[0] / 2**30, need(scenario, shape)[0] / 2**30]
     labels = label_bytes(shape) if scenario.can_segment else 0
     disk = (predict.expected_output() + labels) / 2**30
-    total = f" ({memory * workers:.2g} GiB for {workers} workers)" if workers > 1 else ""
+    both = f" (that predicts, and {memory[1]:.2g} GiB one behind it; {sum(memory) * max(1, workers):.2g} GiB in all)"
     return (
-        f"a volume of {' x '.join(map(str, shape))} voxels: expects {memory:.2g} GiB of memory a worker{total} "
+        f"a volume of {' x '.join(map(str, shape))} voxels: expects {memory[0]:.2g} GiB of memory a worker{both} "
         f"and at most {disk:.2g} GiB on disk, before compression"
     )

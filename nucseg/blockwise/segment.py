@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, PrivateAttr, field_validator
 
+from nucseg.blockwise.flooding import flooded
 from nucseg.blockwise.grid import Block, Box, Grid, Shape, chunk_shape, clipped, default_block
 from nucseg.blockwise.labels import label_bytes, label_dtype, stored_label_digest
 from nucseg.blockwise.records import Records, identity
-from nucseg.blockwise.sift import UNSIFTED, Sift
-from nucseg.blockwise.source import Readable, checked_scenario, settled_prediction
+from nucseg.blockwise.sift import UNSIFTED, Sift, sifted
+from nucseg.blockwise.source import Readable, checked_scenario, is_written_by, settled_prediction
 from nucseg.blockwise.task import BlockRefused, Task
 from nucseg.blockwise.values import check_halo, check_prediction, check_thresholds, check_values
 from nucseg.errors import InputError
@@ -25,11 +26,11 @@ from nucseg.instances.centroids import centroids
 from nucseg.instances.digest import block_digest, combine
 from nucseg.instances.expand import expand_labels
 from nucseg.instances.seeds import label_seeds
-from nucseg.instances.watershed import flood, flood_certified, mahotas_flood
+from nucseg.instances.watershed import flood, mahotas_flood
 from nucseg.volume import Volume, create_labels, open_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from nucseg.blockwise.launch import Launcher
 
@@ -77,7 +78,20 @@ class Segment(Task):
             InputError: No prediction, an incomplete one, one that the scenario does not fit, or values or
                 thresholds beyond the range of a head.
         """
-        task = self.model_copy(update={"prediction": settled_prediction(self.out, self.prediction)})
+        done = Records(self.out, self.name).complete()
+        return self._resolved(settled_prediction(self.out, self.prediction, self.name), sampled=not done)
+
+    def following(self, earlier: "Sequence[Task]") -> tuple[Self, int] | None:
+        """See `Task.following`: block by block behind what writes its prediction, unless the volume is taken whole."""
+        if self.whole or self.engine == "mahotas" or not is_written_by(self.out, self.prediction, earlier):
+            return None
+        task = self._resolved(None, sampled=False)
+        decoding = task._settled()[1]
+        around = decoding.dilate if decoding.seeds == "vectors" else task.max_halo
+        return task, around + decoding.context
+
+    def _resolved(self, prediction: str | None, *, sampled: bool) -> Self:
+        task = self.model_copy(update={"prediction": prediction})
         volume = open_volume(task.source)
         scenario, origin = checked_scenario(volume, task.source, task.scenario)
         decoding = task.decoding or origin.decoding or scenario.default_decoding()
@@ -89,7 +103,7 @@ class Segment(Task):
                 received="mahotas",
                 remedy="leave the engine out, or take other seeds",
             )
-        check_prediction(volume, task.source, scenario, decoding.reach)
+        check_prediction(volume, task.source, scenario, decoding.reach, sampled=sampled)
         check_thresholds(scenario, decoding)
         check_halo(decoding, task.max_halo)
         return task.model_copy(
@@ -97,7 +111,7 @@ class Segment(Task):
                 "scenario": scenario,
                 "decoding": decoding,
                 "block": clipped(task.block or default_block(volume.shape), volume.shape),
-                "halo": min(max(task.halo, _rim(decoding)), task.max_halo),
+                "halo": min(max(task.halo, decoding.dilate), task.max_halo),
                 "whole": task.whole or task.engine == "mahotas",
             }
         )
@@ -178,28 +192,12 @@ class Segment(Task):
             "largest_halo": max(block["halo"] for block in blocks),
         }
 
-    def blockwise(
-        self,
-        launcher: "Launcher | None" = None,
-        *,
-        overwrite: bool = False,
-        log: "Callable[[str], None] | None" = None,
+    def afterwards(
+        self, result: dict[str, Any], launcher: "Launcher", log: "Callable[[str], None] | None"
     ) -> dict[str, Any]:
-        """As `Task.blockwise`; with a smallest size, a second pass over the blocks drops what is smaller."""
-        result = super().blockwise(launcher, overwrite=overwrite, log=log)
-        head = Records(self.out, self.name).head() or {}
-        if min_size := head["fields"]["decoding"]["min_size"]:
-            sift = Sift(out=self.out, min_size=min_size).blockwise(launcher, log=log)
-            seconds = result["seconds"] + sift["seconds"]
-            result |= {
-                "nuclei": sift["nuclei"],
-                "dropped": result["nuclei"] - sift["nuclei"],
-                "digest": sift["digest"],
-                "seconds": seconds,
-                "mvox_per_s": result["mvox_per_s"] * result["seconds"] / seconds,
-                "peak_memory_bytes": max(result["peak_memory_bytes"], sift["peak_memory_bytes"]),
-            }
-        return result
+        """With a smallest size, a second pass over the blocks drops what is smaller."""
+        min_size = self._settled()[1].min_size
+        return sifted(self.out, min_size, result, launcher, log) if min_size else result
 
     def expected_memory(self) -> tuple[int, int]:
         """See `memory_for`."""
@@ -257,14 +255,14 @@ class Segment(Task):
         """Labels of a block that are those of the whole volume, and the halo it took to know that."""
         scenario, decoding = self._settled()
         main = scenario.main
-        near = self._read(block.grown(_rim(decoding), self._volume.shape))[scenario.slices()[main.name]]
+        near = self._read(block.grown(decoding.dilate, self._volume.shape))[scenario.slices()[main.name]]
         if not main.foreground(near, decoding.foreground_threshold).any():
             return np.zeros(block.shape, np.uint64), 0
         if decoding.seeds == "vectors":
             return self._grouped(block), decoding.context
         halo = self.halo
         while True:
-            labels, missing = self._attempt(block, halo)
+            labels, missing = flooded(self._read, scenario, decoding, block, self._volume.shape, halo)
             if labels is not None:
                 return labels, halo
             if halo >= self.max_halo:
@@ -278,43 +276,8 @@ class Segment(Task):
         """Labels of a block by vectors, which are those of the whole volume: what they depend on is read."""
         scenario, decoding = self._settled()
         volume = self._volume.shape
-        read = block.grown(_rim(decoding) + decoding.context, volume)
+        read = block.grown(decoding.dilate + decoding.context, volume)
         labels = scenario.group(self._read(read), decoding, read.begin, volume)
         if decoding.dilate:
             labels = expand_labels(labels, decoding.dilate)
         return labels[block.inside(read)]
-
-    def _attempt(self, block: Block, halo: int) -> tuple[np.ndarray | None, str]:
-        """Labels with this halo, or None and the voxels that it leaves undecided."""
-        scenario, decoding = self._settled()
-        volume = self._volume.shape
-        region = block.grown(halo, volume)
-        read = region.grown(decoding.context, volume)
-        decoded = scenario.decode(self._read(read), decoding)
-        surface, mask, foreground = (np.ascontiguousarray(part[region.inside(read)]) for part in decoded)
-        cut = tuple((b > 0, e < n) for b, e, n in zip(region.begin, region.end, volume, strict=True))
-        labels, certificate = flood_certified(
-            surface,
-            label_seeds(mask, region.begin, volume),
-            foreground,
-            block.inside(region),
-            (cut[0], cut[1], cut[2]),
-            rim=_rim(decoding),
-        )
-        if not certificate.certified:
-            begin = [a + b for a, b in zip(region.begin, certificate.begin, strict=True)]
-            end = [a + b for a, b in zip(region.begin, certificate.end, strict=True)]
-            return None, f"{certificate.unknown} voxels within {Box(_zyx(begin), _zyx(end))}"
-        if decoding.dilate:
-            labels = expand_labels(labels, decoding.dilate)
-        return labels[block.inside(region)], ""
-
-
-def _rim(decoding: Decoding) -> int:
-    """Voxels around a core that must be certified too, because dilation looks at them."""
-    return decoding.dilate
-
-
-def _zyx(values: list[int]) -> Shape:
-    z, y, x = values
-    return z, y, x

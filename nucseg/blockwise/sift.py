@@ -8,7 +8,7 @@ worker of the first pass cannot bring anything back.
 from collections import Counter
 from math import prod
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field, PrivateAttr
@@ -20,6 +20,11 @@ from nucseg.blockwise.task import Task
 from nucseg.instances.centroids import centroids
 from nucseg.instances.digest import block_digest, combine
 from nucseg.volume import Volume, create_labels, open_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nucseg.blockwise.launch import Launcher
 
 UNSIFTED = f"{FOLDER}/unsifted.zarr"
 """Labels of all sizes, below OUT."""
@@ -119,3 +124,35 @@ class Sift(Task):
 
     def _unsifted(self) -> Volume:
         return open_volume(Path(self.out) / UNSIFTED / "labels" / "nuclei")
+
+
+def sifted(
+    out: str,
+    min_size: int,
+    result: dict[str, Any],
+    launcher: "Launcher",
+    log: "Callable[[str], None] | None" = None,
+) -> dict[str, Any]:
+    """Drop instances that are too small, and say what both passes made together.
+
+    Args:
+        out: The segmentation's OUT.
+        min_size: The smallest number of voxels that is kept.
+        result: What the first pass returned.
+        launcher: Where workers run.
+        log: Takes lines about what goes on.
+
+    Raises:
+        InputError: The first pass is of other settings than an earlier second one.
+        BlocksFailed: Blocks are not done; the others are, and stay so.
+    """
+    second = Sift(out=out, min_size=min_size).blockwise(launcher, log=log)
+    seconds = result["seconds"] + second["seconds"]
+    return result | {
+        "nuclei": second["nuclei"],
+        "dropped": result["nuclei"] - second["nuclei"],
+        "digest": second["digest"],
+        "seconds": seconds,
+        "mvox_per_s": result["mvox_per_s"] * result["seconds"] / seconds,
+        "peak_memory_bytes": max(result["peak_memory_bytes"], second["peak_memory_bytes"]),
+    }

@@ -1,12 +1,15 @@
 """The prediction that a step decodes: where it is, whether it is whole, and which heads it follows."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from nucseg.blockwise.decoding import Origin, read_origin, settled_scenario
+from nucseg.blockwise.dropping import dropped_blocks
 from nucseg.blockwise.records import Records
+from nucseg.blockwise.task import Task
 from nucseg.errors import InputError
 from nucseg.heads.scenario import Scenario
 from nucseg.volume import Volume
@@ -23,11 +26,16 @@ class Readable(Protocol):
         """The values of a region that lies inside."""
 
 
-def settled_prediction(out: str, prediction: str | None) -> str | None:
+def settled_prediction(out: str, prediction: str | None, reader: str | None = None) -> str | None:
     """The prediction's path, absolute; None where it is OUT/prediction.
 
+    Args:
+        out: The step's OUT.
+        prediction: As the user named it.
+        reader: The step's name; when all of its blocks are done, it needs no prediction any more.
+
     Raises:
-        InputError: It was made by `Predict` and has blocks missing.
+        InputError: It was made by `Predict` and has blocks missing, or dropped.
     """
     path = prediction and str(Path(prediction).resolve())
     own = str(Path(out) / "prediction")
@@ -49,7 +57,22 @@ def settled_prediction(out: str, prediction: str | None) -> str | None:
             received="nothing: it was deleted or moved after it was made",
             remedy="bring it back, or make it again: `nucseg predict VOLUME OUT --model RUN --overwrite`",
         )
+    dropped = len(dropped_blocks(made)) if source.name == "prediction" else 0
+    if dropped and not (reader and Records(out, reader).complete()):
+        raise InputError(
+            str(source),
+            expected="a complete prediction",
+            received=f"one with {dropped} blocks dropped: `nucseg run` deletes them when nothing needs them any more",
+            remedy="make these blocks again with the command of that run and --keep predictions",
+        )
     return path
+
+
+def is_written_by(out: str, prediction: str | None, tasks: Sequence[Task]) -> bool:
+    """Whether a step reads OUT/prediction, and this is what all of some other tasks write."""
+    own = Path(out).resolve() / "prediction"
+    wanted = own if prediction is None else Path(prediction).resolve()
+    return bool(tasks) and wanted == own and all(task.written() == own for task in tasks)
 
 
 def checked_scenario(volume: Volume, path: str, named: Scenario | None) -> tuple[Scenario, Origin]:
@@ -83,7 +106,7 @@ def check_segmented(out: str, prediction: str) -> None:
     """
     out = str(Path(out).resolve())
     head = Records(out, "segment").head()
-    wanted = settled_prediction(out, prediction)
+    wanted = settled_prediction(out, prediction, "segment")
     if head is not None and head["fields"]["prediction"] != wanted:
         raise InputError(
             f"{out}: labels",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from nucseg.blockwise.dropping import dropped_blocks
 from nucseg.blockwise.grid import Grid, Shape
 from nucseg.blockwise.history import held_by_workers, newest_record, process_alive, runs
 from nucseg.blockwise.job import recorded
@@ -65,6 +66,8 @@ class TaskStatus(BaseModel):
     """Blocks that failed in the newest run, or in a repair since, and are not done."""
     damaged: int
     """Blocks that `verify` found damaged and that are not made again."""
+    dropped: int
+    """Done blocks that were deleted when nothing needed them any more, see `nucseg.blockwise.dropping`."""
     blocks_per_minute: float | None
     """Running: over the last five minutes; else over the newest run that did blocks. None: unknown."""
     mvox_per_s: float | None
@@ -161,6 +164,7 @@ def _task_status(name: str, records: Records) -> TaskStatus:
             for index, line in sorted(failed.items())
         ],
         damaged=len(aside),
+        dropped=len(dropped_blocks(records)),
         blocks_per_minute=rate and rate[0] * 60,
         mvox_per_s=rate and rate[1] / 1e6,
         seconds_left=(total - len(done)) / rate[0] if rate and state == "running" else None,

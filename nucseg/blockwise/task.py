@@ -6,27 +6,21 @@ for all. A worker, in this process or on another machine, rebuilds the task from
 file, so that there is one way through the code.
 """
 
-import shutil
-import time
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
 import nucseg
-from nucseg.blockwise.grid import Block, Grid, Shape
-from nucseg.blockwise.history import attended
-from nucseg.blockwise.json_file import write_json
+from nucseg.blockwise.grid import Block, Grid
 from nucseg.blockwise.records import Records, check_folder, claim_folder, hash_of
-from nucseg.blockwise.tables import note_tables
-from nucseg.errors import BlocksFailed
 from nucseg.instances.digest import array_digest
 from nucseg.volume import Volume, open_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from nucseg.blockwise.chain import Chain
     from nucseg.blockwise.launch import Launcher
 
 
@@ -61,6 +55,22 @@ class Task(BaseModel):
             InputError: Something is missing or does not fit.
         """
         raise NotImplementedError
+
+    def following(self, earlier: "Sequence[Task]") -> tuple[Self, int] | None:
+        """How the task goes on block by block while earlier tasks of a chain do.
+
+        Args:
+            earlier: These tasks, resolved. Their outputs exist, but are empty where blocks are not done.
+
+        Returns:
+            The task as `resolved` gives it, without a look at blocks that are not there yet, and how many voxels around
+            a block `process` may read of what they write. None, unless a subclass says otherwise: it needs all of their
+            blocks, or what their `finish` makes, and waits for them.
+
+        Raises:
+            InputError: Something is missing or does not fit.
+        """
+        return None
 
     def inputs(self) -> dict[str, Any]:
         """Identity of what is read (`records.identity`, a model's hash): other inputs are another run."""
@@ -99,6 +109,21 @@ class Task(BaseModel):
     def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
         """Add up what `process` returned, in the grid's order. Called in the driver, all blocks done."""
         return {}
+
+    def afterwards(
+        self, result: dict[str, Any], launcher: "Launcher", log: "Callable[[str], None] | None"
+    ) -> dict[str, Any]:
+        """What is left to do when all blocks are done and added up, such as a second pass; in the driver.
+
+        Args:
+            result: What `blockwise` is about to return.
+            launcher: Where its workers ran.
+            log: Takes lines about what goes on.
+
+        Returns:
+            What `blockwise` returns.
+        """
+        return result
 
     def expected_memory(self) -> tuple[int, int]:
         """Memory of a worker in bytes: for most blocks, and for the most demanding ones."""
@@ -143,16 +168,40 @@ class Task(BaseModel):
         Raises:
             InputError: Inputs or OUT do not fit.
         """
+        return self._placed().resolved()._admitted(overwrite)
+
+    def prepared_behind(
+        self, earlier: "Sequence[Task]", *, overwrite: bool = False
+    ) -> tuple[Self, int] | None:
+        """As `prepared`, for a task that goes on together with earlier ones, see `following`.
+
+        Args:
+            earlier: These tasks, whose outputs exist, but not all of their blocks.
+            overwrite: Whether a run with other settings may lie in OUT.
+
+        Returns:
+            The task and how far its blocks reach; None: it has to wait until the others are done.
+
+        Raises:
+            InputError: Inputs or OUT do not fit.
+        """
+        found = self._placed().following(earlier)
+        return found and (found[0]._admitted(overwrite), found[1])
+
+    def _placed(self) -> Self:
         out = Path(self.out).resolve()
         check_folder(out)
-        task = self.model_copy(update={"out": str(out)}).resolved()
-        task.grid()  # or the block is impossible: nothing is left in OUT then
-        if overwrite or not Records(task.out, task.name).complete():
-            task.check_worker()
-        claim_folder(out)
+        return self.model_copy(update={"out": str(out)})
+
+    def _admitted(self, overwrite: bool) -> Self:
+        """See that workers can start, and claim OUT."""
+        self.grid()  # or the block is impossible: nothing is left in OUT then
+        if overwrite or not Records(self.out, self.name).complete():
+            self.check_worker()
+        claim_folder(Path(self.out))
         if not overwrite:
-            Records(task.out, task.name).check_same(task.description())
-        return task
+            Records(self.out, self.name).check_same(self.description())
+        return self
 
     def blockwise(
         self,
@@ -176,53 +225,15 @@ class Task(BaseModel):
             InputError: Inputs or OUT do not fit.
             BlocksFailed: Blocks are not done; the others are, and stay so.
         """
+        from nucseg.blockwise.keeping import make_ready
         from nucseg.blockwise.launch import Local
+        from nucseg.blockwise.work import Work, do
 
-        task = self.prepared(overwrite=overwrite)
-        records, grid, description = Records(task.out, task.name), task.grid(), task.description()
-        if overwrite or records.head() is None:
-            with records.held(alone=True):
-                records.clear()
-                for output in task.outputs():
-                    _delete(output)
-                task.create()
-                records.begin(description, grid)
-        for output in task.outputs():
-            _sweep(output)
-
-        run, started = uuid.uuid4().hex, time.perf_counter()
-        skipped = len(records.read()[0])
-        launcher = launcher or Local(workers=1)
-        if log:
-            log(_plan(task, grid, skipped))
-        trouble = None
-        if skipped < len(grid):
-            write_json(records.job, task.job(run))
-            with attended(records, run, launcher, len(grid) - skipped):
-                trouble = launcher.run(task, records, run, log=log)
-        done, failed = records.read(run)
-        if len(done) < len(grid):
-            raise BlocksFailed(
-                _describe(task, grid, done, failed, trouble, records),
-                blocks=len(grid),
-                skipped=skipped,
-                undone=[str(block) for block in grid if block.index not in done],
-            )
-        lines = [done[block.index] for block in grid]
-        now = [line for line in lines if line["run"] == run]
-        voxels = sum(grid[tuple(line["block"])].voxels for line in now)
-        seconds = time.perf_counter() - started
-        finished = task.finish(lines)
-        note_tables(records, task.outputs())
-        return {
-            "blocks": len(grid),
-            "skipped": skipped,
-            "failed": 0,
-            "seconds": seconds,
-            "mvox_per_s": voxels / 1e6 / seconds,
-            "peak_memory_bytes": max(line["peak_memory_bytes"] for line in lines),
-            **finished,
-        }
+        work = Work(self.prepared(overwrite=overwrite), launcher or Local(workers=1), log)
+        work.begin(overwrite)
+        make_ready([work], log)
+        do([work])
+        return work.task.afterwards(work.result(), work.launcher, log)
 
     def description(self) -> dict[str, Any]:
         """What the blocks depend on: the class, its fields but `out`, the inputs' identity, the version."""
@@ -244,68 +255,6 @@ class Task(BaseModel):
         }
 
     def __add__(self, other: "Task | Chain") -> "Chain":
+        from nucseg.blockwise.chain import Chain
+
         return Chain((self,)) + other
-
-
-class Chain:
-    """Tasks one after the other; `a + b + c` makes one."""
-
-    def __init__(self, tasks: tuple[Task, ...]) -> None:
-        self.tasks = tasks
-
-    def __add__(self, other: "Task | Chain") -> "Chain":
-        return Chain(self.tasks + (other.tasks if isinstance(other, Chain) else (other,)))
-
-    def blockwise(self, launcher: "Launcher | None" = None, **options: Any) -> list[dict[str, Any]]:
-        """Run each task over all of its blocks before the next begins; see `Task.blockwise`."""
-        return [task.blockwise(launcher, **options) for task in self.tasks]
-
-
-def _plan(task: Task, grid: Grid, skipped: int) -> str:
-    usual, most = (f"{size / 2**30:.2g} GiB" for size in task.expected_memory())
-    memory = usual if usual == most else f"{usual}, at most {most},"
-    done = f", {skipped} of them done" if skipped else ""
-    size = task.expected_output() / 2**30
-    return (
-        f"{task.name}: {len(grid)} block{'s'[: len(grid) > 1]} of {' x '.join(map(str, grid.block))} voxels{done}; "
-        f"expects {memory} of memory a worker and {size:.2g} GiB on disk before compression"
-    )
-
-
-def _describe(
-    task: Task,
-    grid: Grid,
-    done: dict[Shape, dict[str, Any]],
-    failed: dict[Shape, str],
-    trouble: str | None,
-    records: Records,
-) -> str:
-    undone = [block for block in grid if block.index not in done]
-    reasons: dict[str, list[Block]] = {}
-    for block in undone:
-        reasons.setdefault(failed.get(block.index, trouble or "lost with its worker"), []).append(block)
-    if len(reasons) == 1 and len(undone) > 5:
-        shown = [f"{undone[0]} and {len(undone) - 1} more, all with: {next(iter(reasons))}"]
-    else:
-        reason = {block.index: text for text, blocks in reasons.items() for block in blocks}
-        shown = [f"{block} {reason[block.index]}" for block in undone[:5]]
-    more = f" and {len(undone) - 5} more" if len(undone) > 5 and len(reasons) > 1 else ""
-    others = "the others are done and are skipped next time; " if done else ""
-    return (
-        f"{task.name}: {len(undone)} of {len(grid)} blocks failed: {'; '.join(shown)}{more}; {others}"
-        f"logs in {records.logs}"
-    )
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _sweep(path: Path) -> None:
-    """Remove what killed workers left of chunks they were writing; a whole chunk is renamed into place."""
-    if path.is_dir():
-        for partial in path.rglob("*.partial"):
-            partial.unlink(missing_ok=True)

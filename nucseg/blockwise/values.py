@@ -53,7 +53,9 @@ def check_values(path: str, data: np.ndarray, scenario: Scenario, *, finite: boo
             )
 
 
-def check_prediction(volume: Volume, path: str, scenario: Scenario, reach: int = 0) -> None:
+def check_prediction(
+    volume: Volume, path: str, scenario: Scenario, reach: int = 0, *, sampled: bool = True
+) -> None:
     """Refuse a prediction of integers, and one with values beyond the range of a head in regularly chosen boxes.
 
     NaN is left to the blocks, which name their place.
@@ -63,6 +65,7 @@ def check_prediction(volume: Volume, path: str, scenario: Scenario, reach: int =
         path: Its path.
         scenario: The heads that its channels follow.
         reach: Longest vector that is to vote, voxels.
+        sampled: Whether to look at values; not where these are not there yet, or not any more.
 
     Raises:
         InputError: No prediction after the activation, or one without vectors of that length.
@@ -75,6 +78,8 @@ def check_prediction(volume: Volume, path: str, scenario: Scenario, reach: int =
             remedy="store the network's output as float32; maps of 0 to 255 have to be divided by 255",
         )
     check_reach(volume, path, scenario, reach)
+    if not sampled:
+        return
     cells = tuple(-(-length // min(SAMPLES, length)) for length in volume.shape)
     for cell in Grid(volume.shape, (cells[0], cells[1], cells[2])):
         begin = tuple(b + max(0, n - SAMPLE) // 2 for b, n in zip(cell.begin, cell.shape, strict=True))

@@ -15,8 +15,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from nucseg.blockwise.dropping import Drop, dropped_blocks
 from nucseg.blockwise.grid import Shape
 from nucseg.blockwise.job import recorded, recorded_task
+from nucseg.blockwise.keeping import brought_back
 from nucseg.blockwise.launch import Launcher, Local
 from nucseg.blockwise.read_back import ReadBack, recorded_grid
 from nucseg.blockwise.records import FOLDER, Records
@@ -73,8 +75,8 @@ class Verification(BaseModel):
     deleted: list[str]
     """Intermediate arrays that were deleted as a whole after all that reads them was done: no damage."""
     tasks: dict[str, dict[str, int]]
-    """For each task `blocks`, `done`, `missing`, `checked`, `damaged`, and `without_digest`: done, with nothing to
-    compare with."""
+    """For each task `blocks`, `done`, `missing`, `checked`, `damaged`, `dropped` (deleted when nothing needed them any
+    more: no damage), and `without_digest`: done, with nothing to compare with."""
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -104,7 +106,8 @@ def verify(
         BlocksFailed: Workers that read died.
     """
     started, launcher = time.perf_counter(), launcher or Local(workers=1)
-    findings = [_Finding(label, records, launcher, log) for label, records in recorded(out).items()]
+    written = {name: one for name, one in recorded(out).items() if one.folder.name != Drop.name}
+    findings = [_Finding(name, records, launcher, log) for name, records in written.items()]
     damaged = [damage for finding in findings for damage in finding.damaged]
     remaining: list[Damage] = damaged
     if repair:
@@ -147,6 +150,8 @@ class _Finding:
         written = task.written()
         if written is None:
             wanted = {}
+        dropped = dropped_blocks(records)
+        wanted = {index: digest for index, digest in wanted.items() if index not in dropped}
         tables = check_tables(records, task.outputs())
         for path, cause in tables.items():
             if cause:
@@ -166,7 +171,8 @@ class _Finding:
             "missing": head["blocks"] - len(done) - len(pending),
             "checked": len(wanted) + len(tables),
             "damaged": len(self.damaged),
-            "without_digest": 0 if self.deleted else len(done) - len(wanted),
+            "dropped": len(dropped),
+            "without_digest": 0 if self.deleted else len(done) - len(wanted) - len(dropped),
         }
 
     def _block(self, index: Shape, cause: str) -> Damage:
@@ -218,7 +224,14 @@ def _repaired(finding: _Finding, launcher: Launcher, log: Log | None, earlier: l
         names = ", ".join(sorted({damage.task for damage in earlier}))
         return [_because(damage, f"not made again: {names} has damage that remains") for damage in damaged]
     blocks = {damage.block: damage for damage in damaged if damage.block is not None}
-    causes = make_again(task, blocks, launcher, log) if blocks else {}
+    causes: dict[Shape, str] = {}
+    if blocks:
+        with brought_back(task, list(blocks), launcher, log) as (behind, trouble):
+            causes = (
+                dict.fromkeys(blocks, f"cannot be made again: {trouble}")
+                if trouble
+                else make_again(task, blocks, launcher, log, behind)
+            )
     remaining = [_because(blocks[index], cause) for index, cause in causes.items()]
     tables = [damage for damage in damaged if damage.file]
     if tables:

@@ -17,13 +17,19 @@ from nucseg.blockwise.gate import KEY, Passage, RunEnded, read_key
 from nucseg.blockwise.grid import Shape
 from nucseg.blockwise.job import read_job, task_of
 from nucseg.blockwise.launch import short_error
-from nucseg.blockwise.records import Records, Writer
+from nucseg.blockwise.records import DROPPED, Records, Writer
 from nucseg.blockwise.task import BlockRefused, Task
 from nucseg.errors import InputError, NucsegError
 
 if TYPE_CHECKING:
     from daisy.v2 import Block as DaisyBlock
     from daisy.v2 import Client, Context
+
+
+_OTHERWISE = (
+    "was dropped and is made again, but with other values (digest {now}, was {before}): what it was made from, or the "
+    "hardware or libraries, changed since; start afresh (--overwrite)"
+)
 
 
 class Worker:
@@ -51,6 +57,8 @@ class Worker:
         named = log or stderr
         self._named = {"log": str(named.relative_to(records.folder))} if named else {}
         self.refusal: str | None = None
+        self._refused: set[Shape] = set()
+        self._dropped: dict[Shape, str] = {}
         self.grid = task.grid()
         self.done = 0
         self._open = ExitStack()
@@ -63,6 +71,9 @@ class Worker:
             raise NucsegError(f"{self.records.path}: this run has been replaced by another; nothing to do")
         self._writer = Writer(self.records, self.key, self.run)
         self._open.callback(self._writer.close)
+        for line in self.records.lines():
+            if line["status"] == DROPPED and line.get("digest"):
+                self._dropped[tuple(line["block"])] = line["digest"]
         self.task.start_worker()
 
     def start_or_refuse(self) -> None:
@@ -88,19 +99,23 @@ class Worker:
         from daisy.v2 import BlockStatus
 
         index = self._index(block)
-        if self.refusal is not None:
-            self._fail(index, self.refusal)
+        if self.refusal is not None or index in self._refused:
+            self._refuse(block, index, self.refusal or "")
             return
         started = time.perf_counter()
         try:
             result = self.task.process(self.grid[index])
-        except (BlockRefused, InputError) as refusal:  # trying again would end the same
-            self._fail(index, str(refusal))
+        except (BlockRefused, InputError) as refusal:
+            self._refuse(block, index, str(refusal))
             return
         except Exception as error:
             self._note()
             self._fail(index, short_error(error))
             block.status = BlockStatus.FAILED
+            return
+        before = self._dropped.get(index)
+        if before is not None and result["digest"] != before:
+            self._refuse(block, index, _OTHERWISE.format(now=result["digest"], before=before))
             return
         self._writer.append(
             index,
@@ -113,6 +128,15 @@ class Worker:
             **result,
         )
         self.done += 1
+
+    def _refuse(self, block: "DaisyBlock", index: Shape, error: str) -> None:
+        """Mark a block failed, for those that read it, too; if it comes again, it is not tried again here."""
+        from daisy.v2 import BlockStatus
+
+        block.status = BlockStatus.FAILED
+        if index not in self._refused:
+            self._refused.add(index)
+            self._fail(index, error)
 
     def _index(self, block: "DaisyBlock") -> Shape:
         """The place of daisy's block in the grid.

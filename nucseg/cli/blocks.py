@@ -91,11 +91,23 @@ def segment_options(function: Callable) -> Callable:
     help="Store no prediction: each block predicts what it segments, its surroundings too, which takes 2 to 4 times "
     "the computation; the factor is printed.",
 )
+@click.option(
+    "--keep",
+    multiple=True,
+    type=click.Choice(["predictions"]),
+    help="predictions: leave OUT/prediction on disk, to segment it again; else each of its blocks is deleted when all "
+    "that reads it is done.",
+)
 @block_options
 @segment_options
 @verb
 def run(volume: str, out: str, model: str, launcher: Any, **options: Any) -> dict[str, Any]:
-    """Predict, segment and measure VOLUME into OUT; the same command again goes on where it stopped."""
+    """Predict, segment and measure VOLUME into OUT; the same command again goes on where it stopped.
+
+    Segmentation begins while prediction goes on. Predictions are by far the largest thing that is written, and are
+    deleted block by block when they are not needed any more, unless --keep predictions is given; the same command
+    with it makes them again.
+    """
     from nucseg.blockwise.run import run as run_volume
 
     result = run_volume(volume, out, model=model, launcher=launcher, log=log, **options)

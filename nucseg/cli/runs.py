@@ -32,6 +32,9 @@ def verify(out: str, repair: bool, launcher: Any) -> dict[str, Any]:
         lines[0] += f", {found.repaired} repaired"
     if found.missing:
         lines.append(f"{found.missing} blocks are not done yet; run the same command again to go on")
+    for name, counts in found.tasks.items():
+        if counts["dropped"]:
+            lines.append(f"{counts['dropped']} blocks of {name} were dropped after use, which is no damage")
     lines += [f"{path} was deleted after use, which is no damage" for path in found.deleted]
     lines += [str(damage) for damage in found.remaining]
     result = {**found.to_json(), "text": "\n".join(lines)}
@@ -79,6 +82,8 @@ def _task_lines(task: "TaskStatus") -> list[str]:
         )
     if task.model_hash:
         lines.append(f"  model {task.model_hash[:12]}")
+    if task.dropped:
+        lines.append(f"  {task.dropped} blocks were dropped when nothing needed them any more")
     if task.damaged:
         lines.append(f"  {task.damaged} blocks were found damaged and are not made again")
     shown = task.failed[:10]

@@ -9,6 +9,7 @@ import numpy as np
 import zarr
 
 from nucseg.annotation import AnnotationMask, annotation_of
+from nucseg.blockwise.dropping import dropped_blocks
 from nucseg.blockwise.records import FOLDER, Records
 from nucseg.errors import InputError
 from nucseg.evaluate.scores import Scores
@@ -215,6 +216,8 @@ def _shown_image(base: Path, heads: dict[str, dict[str, Any]]) -> ReportImage | 
                 continue  # moved or deleted since: the next best picture, under a title that says so
             return ReportImage("Instances", raw, None, labels)
     source = heads.get("segment", {}).get("fields", {}).get("prediction") or base / "prediction"
+    if dropped_blocks(Records(Path(source).parent, "predict")):
+        return None  # deleted block by block when nothing needed it any more
     try:
         prediction = open_volume(source)
         shown = (

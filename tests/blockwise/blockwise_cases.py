@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,8 +10,10 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from nucseg.blockwise.grid import Block, Grid
+from nucseg.blockwise.records import Records
 from nucseg.blockwise.task import BlockRefused, Task
 from nucseg.errors import InputError
+from nucseg.instances.digest import array_digest
 from nucseg.volume import create_image, open_volume
 
 
@@ -129,3 +132,70 @@ def save_raw(path: Path, data: np.ndarray) -> str:
     )
     volume.write((0, 0, 0), data)
     return str(path)
+
+
+class Maps(Task):
+    """`OUT/prediction`, copied from maps in a file, in place of a network.
+
+    A block with index `bad` fails as long as the file `bad` is there beside the maps; the last block waits until
+    `patience` seconds are over or the task `until` has done a block.
+    """
+
+    name: ClassVar[str] = "predict"
+
+    maps: str
+    bad: tuple[int, int, int] | None = None
+    until: str | None = None
+    patience: float = 100.0
+
+    def resolved(self) -> "Maps":
+        return self.model_copy(update={"block": self.block or (8, 8, 8)})
+
+    def inputs(self) -> dict[str, Any]:
+        return {"maps": str(self.maps)}
+
+    def grid(self) -> Grid:
+        return Grid(open_volume(self.maps).shape, self.block or (8, 8, 8))
+
+    def outputs(self) -> list[Path]:
+        return [self.written()]
+
+    def written(self) -> Path:
+        return Path(self.out) / "prediction"
+
+    def create(self) -> None:
+        shape, axes = (open_volume(self.maps).channels, *self.grid().volume), ("c", "z", "y", "x")
+        create_image(
+            self.written(),
+            shape=shape,
+            dtype="float32",
+            scale_um=(0.2, 0.1, 0.1),
+            axes=axes,
+            shards=self.grid().block,
+            chunks=self.grid().block,
+        )
+
+    def process(self, block: Block) -> dict[str, Any]:
+        if block.index == self.bad and Path(self.maps).with_name("bad").exists():
+            raise BlockRefused("no luck")
+        if self.until and block == list(self.grid())[-1]:
+            end = time.monotonic() + self.patience
+            while not Records(self.out, self.until).read()[0]:
+                if time.monotonic() > end:
+                    raise BlockRefused(f"{self.until} has not begun")
+                time.sleep(0.02)
+        data = open_volume(self.maps).read(block.begin, block.shape)
+        open_volume(self.written()).write(block.begin, data)
+        return {"digest": array_digest(data)}
+
+    def expected_memory(self) -> tuple[int, int]:
+        return 2**20, 2**20
+
+    def expected_output(self) -> int:
+        return 12 * self.grid()[0, 0, 0].voxels * len(self.grid())
+
+
+def rows_of_balls(path: Path, length: int) -> str:
+    """Maps of balls of radius 3 in a volume (length, 18, 22), two of them in a row, as .npy."""
+    centers = [(z, 4 + (z * 5) % 9, 5 + (z * 7) % 11) for z in range(5, length - 3, 5)]
+    return save_prediction(path, balls((length, 18, 22), centers, 3))

@@ -138,7 +138,7 @@ def test_a_run_that_stores_no_prediction(tmp_path, untrained, raw, monkeypatch):
     assert list(result.steps) == ["segment", "measure"]
     assert any("no prediction is stored" in line and "the network runs" in line for line in said)
     assert any("3 raw voxels are no number" in line for line in said)
-    stored = run(raw, str(tmp_path / "stored"), str(untrained), **settled)
+    stored = run(raw, str(tmp_path / "stored"), str(untrained), keep=("predictions",), **settled)
     assert (stored.digest, stored.nuclei) == (result.digest, result.nuclei)
     assert result.nuclei > 1
 
