@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nucseg.blockwise.machine import memory_limit
 from nucseg.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,6 +41,12 @@ class Launcher(BaseModel):
     """Dead workers to replace before the run is given up."""
     host: str | None = None
     """Address that workers connect to; None has daisy find one that other machines can reach."""
+    preflight: bool = True
+    """Refuse a task whose needs exceed what there is, before any work; see `nucseg.blockwise.preflight`."""
+
+    def memory(self) -> int | None:
+        """Bytes of memory that the workers may take together; None: not known here, and not checked."""
+        return None
 
     def worker_function(self, job: Path) -> Callable[[], None]:
         """What daisy calls, in a process of its own, for each worker; returns when the worker has ended."""
@@ -125,6 +132,10 @@ class Local(Launcher):
     workers: int = Field(default_factory=cores, ge=0)
     host: str | None = "127.0.0.1"
 
+    def memory(self) -> int | None:
+        """What this machine has, or the control group of this process."""
+        return memory_limit()
+
     def worker_function(self, job: Path) -> Callable[[], None]:
         """Becomes the worker: its threads are set before anything is imported."""
         threads = str(max(1, cores() // max(1, self.workers)))
@@ -143,12 +154,14 @@ def _become_worker(job: str, environment: dict[str, str]) -> None:
     os.execve(sys.executable, command, {**os.environ, **environment})
 
 
-def parse_launcher(text: str) -> Launcher:
-    """A launcher by its name: `local` (a worker a core), `local:N`, `local:0` (in this process).
+def parse_launcher(text: str | Launcher) -> Launcher:
+    """A launcher by its name: `local` (a worker a core), `local:N`, `local:0` (in this process); or itself.
 
     Raises:
         InputError: There is no such launcher.
     """
+    if isinstance(text, Launcher):
+        return text
     kind, _, count = text.partition(":")
     if kind != "local" or not (count == "" or count.isdecimal()):
         raise InputError(

@@ -16,10 +16,12 @@ from nucseg.blockwise.detect_instances import DetectInstances
 from nucseg.blockwise.grid import Shape
 from nucseg.blockwise.labels import label_bytes
 from nucseg.blockwise.launch import Launcher, Local
+from nucseg.blockwise.mask import Mask
 from nucseg.blockwise.measure import Measure
 from nucseg.blockwise.predict import Predict
-from nucseg.blockwise.result import RunResult, result_of
-from nucseg.blockwise.segment import HALO, Segment
+from nucseg.blockwise.preflight import check_fits, need_later, need_of
+from nucseg.blockwise.result import RunResult, result_of, tell_nonfinite
+from nucseg.blockwise.segment import Segment, first_halo
 from nucseg.blockwise.source import check_segmented
 from nucseg.blockwise.task import Task
 from nucseg.blockwise.values import check_thresholds
@@ -44,6 +46,8 @@ def run(
     launcher: Launcher | None = None,
     nucleus_um: float | None = None,
     max_halo: int = 128,
+    mask: Mask | None = None,
+    compact: bool = False,
     overwrite: bool = False,
     log: Log | None = None,
     **decoding: Any,
@@ -66,6 +70,8 @@ def run(
         nucleus_um: Largest diameter of a nucleus: how far votes reach, and how far blocks look at first. None: what
             was measured in the training data.
         max_halo: Voxels that a block may look around itself.
+        mask: Where to look; there are no nuclei outside. None: everywhere.
+        compact: Renumber the instances from 1 without gaps, uint32, see `Segment.compact`.
         overwrite: Start all steps afresh.
         log: Takes lines about what goes on, and first the memory and disk that it will take.
         decoding: Fields of `Decoding` to use instead of the selected ones: `seeds`, `seed_threshold`,
@@ -89,34 +95,42 @@ def run(
         intensity=intensity,
         mirrors=mirrors,
         block=block,
+        mask=mask,
     )
     trained = predict.trained()
     scale = open_volume(volume, channel=channel).scale_um
     record = trained.record
     tasks: tuple[Task, ...]
+    reader: Segment | Detect
     if trained.scenario.can_segment:
         selected = trained.decoding
         reach = _reach(scale, nucleus_um, record.nucleus_um, selected, decoding.get("seeds"))
         chosen = choose_decoding(trained.scenario, selected, **{"reach": reach, **decoding})
         check_thresholds(trained.scenario, chosen)
-        halo = reach if nucleus_um and reach else HALO
-        segment = Segment(out=out, decoding=chosen, block=block, halo=halo, max_halo=max_halo)
-        tasks = (segment, Measure(volume=volume, out=out, channel=channel))
-        need = segment.memory_for
+        halo = first_halo(scale, nucleus_um, record.nucleus_um)
+        reader = Segment(out=out, decoding=chosen, block=block, halo=halo, max_halo=max_halo, compact=compact)
+        tasks = (reader, Measure(volume=volume, out=out, channel=channel))
     else:
-        _refuse_decoding(trained.scenario, decoding)
+        _refuse_decoding(trained.scenario, {**decoding, "compact": compact or None})
         points = choose_points(
             trained.scenario, trained.points, **_diameters(scale, nucleus_um, record.nucleus_um)
         )
-        detect = Detect(out=out, decoding=points, block=block)
-        tasks, need = (detect,), detect.memory_for
-    predict = predict.prepared(overwrite=overwrite)
+        reader = Detect(out=out, decoding=points, block=block)
+        tasks = (reader,)
+
+    def check(settled: Task) -> None:
+        """All steps at once: what the later ones need is known before there is a prediction."""
+        if launcher.preflight:
+            shape = settled.grid().volume
+            needs = [need_of(settled, overwrite), need_later(reader, trained.scenario, shape, overwrite)]
+            check_fits(needs, settled.out, launcher, settled.outputs() if overwrite else [])
+
+    predict = predict.prepared(overwrite=overwrite, check=check)
     if log:
-        log(_forecast(predict, need, launcher.workers))
+        log(_forecast(predict, reader.memory_for, launcher.workers))
 
     steps = {task.name: task.blockwise(launcher, **options) for task in (predict, *tasks)}
-    if log and (lost := steps["predict"]["nonfinite"]):
-        log(f"predict: {lost} raw voxels are no number and were taken as 0")
+    tell_nonfinite(steps, log)
     return result_of(steps, time.perf_counter() - started)
 
 
@@ -131,6 +145,7 @@ def segment(
     max_halo: int = 128,
     engine: Literal["flood", "mahotas"] = "flood",
     whole: bool = False,
+    compact: bool = False,
     overwrite: bool = False,
     log: Log | None = None,
     **decoding: Any,
@@ -147,6 +162,7 @@ def segment(
         max_halo: Voxels that a block may look around itself.
         engine: `mahotas` is the reference implementation, of the whole volume in memory.
         whole: The whole volume at once, in memory.
+        compact: Renumber the instances from 1 without gaps, uint32, see `Segment.compact`.
         overwrite: Start afresh.
         log: Takes lines about what goes on.
         decoding: Fields of `Decoding` to use instead of the selected or default ones.
@@ -156,25 +172,59 @@ def segment(
         BlocksFailed: Blocks are not done; the others are, and stay so.
     """
     started = time.perf_counter()
+    task = segment_task(
+        prediction,
+        out,
+        head=head,
+        block=block,
+        nucleus_um=nucleus_um,
+        max_halo=max_halo,
+        engine=engine,
+        whole=whole,
+        compact=compact,
+        **decoding,
+    )
+    if log and block is not None and (whole or engine == "mahotas"):
+        log("segment: the whole volume at once, in memory; the block is only how the labels are stored")
+    steps = {task.name: task.blockwise(launcher, overwrite=overwrite, log=log)}
+    tell_nonfinite(steps, log)
+    return result_of(steps, time.perf_counter() - started)
+
+
+def segment_task(
+    prediction: str,
+    out: str,
+    *,
+    head: str | None = None,
+    block: Shape | None = None,
+    nucleus_um: float | None = None,
+    max_halo: int = 128,
+    engine: Literal["flood", "mahotas"] = "flood",
+    whole: bool = False,
+    compact: bool = False,
+    **decoding: Any,
+) -> Segment:
+    """The task that `segment` runs, for a dry run or a chain; arguments as there.
+
+    Raises:
+        InputError: Input that does not fit.
+    """
     volume, origin = open_volume(prediction), read_origin(prediction)
     scenario = settled_scenario(prediction, Scenario.named(head) if head else None, origin)
     reach = _reach(volume.scale_um, nucleus_um, origin.nucleus_um, origin.decoding, decoding.get("seeds"))
     chosen = choose_decoding(scenario, origin.decoding, **{"reach": reach, **decoding})
-    task = Segment(
+    return Segment(
         prediction=prediction,
         out=out,
         scenario=scenario,
         decoding=chosen,
         block=block,
-        halo=reach if nucleus_um and reach else HALO,
+        halo=first_halo(volume.scale_um, nucleus_um, origin.nucleus_um),
         max_halo=max_halo,
         engine=engine,
         whole=whole,
+        compact=compact,
     )
-    if log and block is not None and (whole or engine == "mahotas"):
-        log("segment: the whole volume at once, in memory; the block is only how the labels are stored")
-    steps = {task.name: task.blockwise(launcher, overwrite=overwrite, log=log)}
-    return result_of(steps, time.perf_counter() - started)
 
 
 def detect(
@@ -247,6 +297,7 @@ def detect(
         decoding = choose_points(scenario, origin.points, source=source, **diameters, **changes)
         task = Detect(prediction=prediction, out=out, scenario=scenario, decoding=decoding, block=block)
     steps = {task.name: task.blockwise(launcher, overwrite=overwrite, log=log)}
+    tell_nonfinite(steps, log)
     return result_of(steps, time.perf_counter() - started)
 
 

@@ -5,20 +5,23 @@ knows from that whether its labels are those of the whole volume; if not, it tri
 Ids are places in the whole volume, so there is nothing to merge afterwards. See `nucseg.instances.watershed`.
 """
 
-from math import prod
+from math import ceil, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, PrivateAttr, field_validator
 
+from nucseg.blockwise.compact import Compact
+from nucseg.blockwise.decoding import diameter_voxels
 from nucseg.blockwise.grid import Block, Box, Grid, Shape, chunk_shape, clipped, default_block
-from nucseg.blockwise.labels import label_bytes, label_dtype, stored_label_digest
+from nucseg.blockwise.labels import label_bytes, label_dtype, labels_records, stored_label_digest
+from nucseg.blockwise.presence import Presence
 from nucseg.blockwise.records import Records, identity
 from nucseg.blockwise.sift import UNSIFTED, Sift
 from nucseg.blockwise.source import checked_scenario, settled_prediction
 from nucseg.blockwise.task import BlockRefused, Task
-from nucseg.blockwise.values import check_prediction, check_thresholds, check_values
+from nucseg.blockwise.values import check_prediction, check_thresholds, check_values, usable
 from nucseg.errors import InputError
 from nucseg.heads.scenario import Decoding, Scenario
 from nucseg.instances.centroids import centroids
@@ -37,10 +40,30 @@ HALO = 32
 """Voxels that most blocks need to see around them; a block that needs more takes more."""
 
 
+def first_halo(
+    scale_um: tuple[float, float, float] | None, nucleus_um: float | None, trained_um: float | None
+) -> int:
+    """Voxels that are read around a block at first: too few cost another try, too many cost every block.
+
+    Args:
+        scale_um: Size of a voxel; None: unknown.
+        nucleus_um: Largest diameter of a nucleus as the user says it: so much is read.
+        trained_um: The same from the training data: three quarters of it, `HALO` at least. Most nuclei are smaller, and
+            seldom need to be seen whole.
+    """
+    if nucleus_um is not None:
+        return diameter_voxels(nucleus_um, scale_um)
+    if trained_um and scale_um:
+        return max(HALO, ceil(0.75 * diameter_voxels(trained_um, scale_um)))
+    return HALO
+
+
 class Segment(Task):
     """Labels `OUT/labels/nuclei` from a prediction; for a given prediction the same for every block shape."""
 
     name: ClassVar[str] = "segment"
+    stored_part: ClassVar[float] = 0.1
+    """Labels repeat: 0.04 was measured in crowded tissue."""
 
     prediction: str | None = None
     """A prediction (c, z, y, x), values after the activation; None is OUT/prediction."""
@@ -56,9 +79,13 @@ class Segment(Task):
     """`mahotas`: the reference implementation, which implies `whole`."""
     whole: bool = False
     """The whole volume in one piece, in memory."""
+    compact: bool = False
+    """Renumber the instances from 1 without gaps, uint32, in two more passes; see `Compact`."""
 
     _volume: Volume = PrivateAttr()
     _labels: Volume = PrivateAttr()
+    _nonfinite: int = PrivateAttr(0)
+    _presence: Presence | None = PrivateAttr(None)
 
     @field_validator("scenario", mode="before")
     @classmethod
@@ -124,7 +151,8 @@ class Segment(Task):
 
     def create(self) -> None:
         """Create the labels, empty."""
-        Records(self.out, Sift.name).clear()
+        for later in (Sift.name, "collect_ids", "compact"):
+            Records(self.out, later).clear()
         volume, block = open_volume(self.source), self.block or default_block(open_volume(self.source).shape)
         create_labels(
             self._target(),
@@ -139,18 +167,21 @@ class Segment(Task):
     def start_worker(self) -> None:
         """Open prediction and labels."""
         self._volume = open_volume(self.source)
+        self._presence = None if self.prediction else Presence(self._volume, Records(self.out, "predict"))
         self._labels = open_volume(Path(self._target()) / "labels" / "nuclei")
 
     def process(self, block: Block) -> dict[str, Any]:
         """Segment one block and write it.
 
         Returns:
-            `digest`, `ids` and `sizes` (in this block) of its instances, and the `halo` that it took.
+            `digest`, `ids` and `sizes` (in this block) of its instances, the `halo` that it took, and `nonfinite`: its
+            voxels with a value that is no number, which are background.
 
         Raises:
             BlockRefused: An object reaches beyond the largest halo.
-            InputError: The prediction has values that are no numbers, or beyond the range of a head.
+            InputError: The prediction has values beyond the range of a head, or was lost there since it was made.
         """
+        self._nonfinite = 0
         labels, halo = self._whole(block) if self.whole else self._certified(block)
         found = centroids(labels)
         if len(found.ids):
@@ -161,6 +192,7 @@ class Segment(Task):
             "ids": found.ids.tolist(),
             "sizes": found.sizes.tolist(),
             "halo": halo,
+            "nonfinite": self._nonfinite,
         }
 
     def written(self) -> Path:
@@ -172,15 +204,17 @@ class Segment(Task):
         return stored_label_digest(self._written(), block)
 
     def spare(self) -> bool:
-        """Whether small instances were dropped in a second pass that is done."""
-        return bool(self._settled()[1].min_size) and Records(self.out, Sift.name).complete()
+        """Whether small instances were dropped, or all renumbered, in a second pass that is done."""
+        made = labels_records(self.out)
+        return made.folder.name != self.name and made.complete()
 
     def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
-        """`nuclei`, `digest` (of the values of all labels), `largest_halo`."""
+        """`nuclei`, `digest` (of the values of all labels), `largest_halo`, `nonfinite`."""
         return {
             "nuclei": len({i for block in blocks for i in block["ids"]}),
             "digest": combine([int(block["digest"], 16) for block in blocks], self.grid().volume),
             "largest_halo": max(block["halo"] for block in blocks),
+            "nonfinite": sum(block.get("nonfinite", 0) for block in blocks),
         }
 
     def blockwise(
@@ -190,11 +224,15 @@ class Segment(Task):
         overwrite: bool = False,
         log: "Callable[[str], None] | None" = None,
     ) -> dict[str, Any]:
-        """As `Task.blockwise`; with a smallest size, a second pass over the blocks drops what is smaller."""
+        """As `Task.blockwise`; then further passes drop what is smaller than asked for, and renumber what is left."""
         result = super().blockwise(launcher, overwrite=overwrite, log=log)
         head = Records(self.out, self.name).head() or {}
-        if min_size := head["fields"]["decoding"]["min_size"]:
-            sift = Sift(out=self.out, min_size=min_size).blockwise(launcher, log=log)
+        min_size, compact = head["fields"]["decoding"]["min_size"], head["fields"].get("compact")
+        if min_size or compact:
+            second = (
+                Compact(out=self.out, min_size=min_size) if compact else Sift(out=self.out, min_size=min_size)
+            )
+            sift = second.blockwise(launcher, log=log)
             seconds = result["seconds"] + sift["seconds"]
             result |= {
                 "nuclei": sift["nuclei"],
@@ -230,6 +268,10 @@ class Segment(Task):
         """One label a voxel."""
         return label_bytes(self.grid().volume)
 
+    def elsewhere(self, out: str) -> Self:
+        """See `Task.elsewhere`; the prediction stays where it is."""
+        return self.model_copy(update={"out": out, "prediction": self.source})
+
     def _settled(self) -> tuple[Scenario, Decoding]:
         if self.scenario is None or self.decoding is None:
             raise ValueError("call resolved() first")
@@ -237,20 +279,35 @@ class Segment(Task):
 
     def _target(self) -> str:
         _, decoding = self._settled()
-        return str(Path(self.out) / UNSIFTED) if decoding.min_size else self.out
+        return str(Path(self.out) / UNSIFTED) if decoding.min_size or self.compact else self.out
 
-    def _read(self, box: Box) -> np.ndarray:
+    def _read(self, box: Box, core: Box | None = None) -> np.ndarray:
+        """The prediction in a box, NaN in all channels of voxels that are no number; those of the core are counted."""
+        if self._presence:
+            self._presence.check(box)
         data = self._volume.read(box.begin, box.shape)
         data = (data if data.ndim == 4 else data[None]).astype(np.float32, copy=False)
         check_values(self.source, data, self._settled()[0])
+        data, finite = usable(data)
+        if core is not None and finite is not None:
+            self._nonfinite = int(np.count_nonzero(~finite[core.inside(box)]))
         return data
+
+    def _decoded(self, data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Surface, seeds and foreground; voxels that are no number are no foreground, of height 0."""
+        scenario, decoding = self._settled()
+        surface, mask, foreground = scenario.decode(data, decoding)
+        finite = np.isfinite(data[0])
+        if finite.all():
+            return surface, mask, foreground
+        return np.where(finite, surface, np.float32(0)), mask & finite, foreground & finite
 
     def _whole(self, block: Block) -> tuple[np.ndarray, int]:
         """Labels of the whole volume at once."""
-        scenario, decoding = self._settled()
+        _, decoding = self._settled()
         if decoding.seeds == "vectors":
             return self._grouped(block), 0
-        surface, mask, foreground = scenario.decode(self._read(block), decoding)
+        surface, mask, foreground = self._decoded(self._read(block, block))
         engine = mahotas_flood if self.engine == "mahotas" else flood
         labels = engine(surface, label_seeds(mask), foreground)
         return (expand_labels(labels, decoding.dilate) if decoding.dilate else labels), 0
@@ -259,7 +316,8 @@ class Segment(Task):
         """Labels of a block that are those of the whole volume, and the halo it took to know that."""
         scenario, decoding = self._settled()
         main = scenario.main
-        near = self._read(block.grown(_rim(decoding), self._volume.shape))[scenario.slices()[main.name]]
+        seen = block.grown(_rim(decoding), self._volume.shape)
+        near = self._read(seen, block)[scenario.slices()[main.name]]
         if not main.foreground(near, decoding.foreground_threshold).any():
             return np.zeros(block.shape, np.uint64), 0
         if decoding.seeds == "vectors":
@@ -281,18 +339,18 @@ class Segment(Task):
         scenario, decoding = self._settled()
         volume = self._volume.shape
         read = block.grown(_rim(decoding) + decoding.context, volume)
-        labels = scenario.group(self._read(read), decoding, read.begin, volume)
+        labels = scenario.group(self._read(read, block), decoding, read.begin, volume)
         if decoding.dilate:
             labels = expand_labels(labels, decoding.dilate)
         return labels[block.inside(read)]
 
     def _attempt(self, block: Block, halo: int) -> tuple[np.ndarray | None, str]:
         """Labels with this halo, or None and the voxels that it leaves undecided."""
-        scenario, decoding = self._settled()
+        _, decoding = self._settled()
         volume = self._volume.shape
         region = block.grown(halo, volume)
         read = region.grown(decoding.context, volume)
-        decoded = scenario.decode(self._read(read), decoding)
+        decoded = self._decoded(self._read(read))
         surface, mask, foreground = (np.ascontiguousarray(part[region.inside(read)]) for part in decoded)
         cut = tuple((b > 0, e < n) for b, e, n in zip(region.begin, region.end, volume, strict=True))
         labels, certificate = flood_certified(

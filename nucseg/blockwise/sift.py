@@ -29,6 +29,7 @@ class Sift(Task):
     """`OUT/labels/nuclei` from the labels of all sizes."""
 
     name: ClassVar[str] = "sift"
+    stored_part: ClassVar[float] = 0.1
 
     min_size: int = Field(ge=1)
     """Instances of fewer voxels, counted over all blocks, are dropped."""

@@ -6,6 +6,7 @@ from nucseg.blockwise.decoding import Origin, read_origin, settled_scenario
 from nucseg.blockwise.records import Records
 from nucseg.errors import InputError
 from nucseg.heads.scenario import Scenario
+from nucseg.storage import remote
 from nucseg.volume import Volume
 
 
@@ -15,6 +16,8 @@ def settled_prediction(out: str, prediction: str | None) -> str | None:
     Raises:
         InputError: It was made by `Predict` and has blocks missing.
     """
+    if prediction and remote.is_remote(prediction):
+        return remote.absolute(prediction)
     path = prediction and str(Path(prediction).resolve())
     own = str(Path(out) / "prediction")
     if path == own:

@@ -9,6 +9,7 @@ file, so that there is one way through the code.
 import shutil
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -45,6 +46,8 @@ class Task(BaseModel):
 
     name: ClassVar[str]
     """Names the records in OUT/.nucseg; unique among the tasks that share an OUT."""
+    stored_part: ClassVar[float] = 1.0
+    """Part of `expected_output` that is left after compression, as the preflight assumes it."""
 
     out: str
     """Output folder, a zarr group."""
@@ -107,6 +110,13 @@ class Task(BaseModel):
         """Bytes written, before compression."""
         raise NotImplementedError
 
+    def elsewhere(self, out: str) -> Self:
+        """The resolved task with another OUT, and the same inputs, for a dry run.
+
+        As it is here it is right for a task that reads nothing from its own OUT.
+        """
+        return self.model_copy(update={"out": out})
+
     def written(self) -> Path | None:
         """The array that `process` writes blocks to and whose `digest` it returns, for `nucseg verify`.
 
@@ -133,11 +143,12 @@ class Task(BaseModel):
 
     # What all tasks share
 
-    def prepared(self, *, overwrite: bool = False) -> Self:
+    def prepared(self, *, overwrite: bool = False, check: "Callable[[Task], None] | None" = None) -> Self:
         """The resolved task, with an OUT that it may work in; nothing is done yet.
 
         Args:
             overwrite: Whether a run with other settings may lie there.
+            check: Looks at the resolved task before OUT is touched.
 
         Raises:
             InputError: Inputs or OUT do not fit.
@@ -148,6 +159,8 @@ class Task(BaseModel):
         task.grid()  # or the block is impossible: nothing is left in OUT then
         if overwrite or not Records(task.out, task.name).complete():
             task.check_worker()
+        if check:
+            check(task)
         claim_folder(out)
         if not overwrite:
             Records(task.out, task.name).check_same(task.description())
@@ -172,12 +185,17 @@ class Task(BaseModel):
             blocks), `peak_memory_bytes` (of the largest worker), and what `finish` returns.
 
         Raises:
-            InputError: Inputs or OUT do not fit.
+            InputError: Inputs or OUT do not fit, or memory or disk do not suffice (`preflight.check_fits`).
             BlocksFailed: Blocks are not done; the others are, and stay so.
         """
+        from nucseg.blockwise.estimate import estimating
         from nucseg.blockwise.launch import Local
+        from nucseg.blockwise.preflight import check_task
 
-        task = self.prepared(overwrite=overwrite)
+        launcher = launcher or Local(workers=1)
+        task = self.prepared(
+            overwrite=overwrite, check=partial(check_task, launcher=launcher, overwrite=overwrite)
+        )
         records, grid, description = Records(task.out, task.name), task.grid(), task.description()
         if overwrite or records.head() is None:
             with records.held(alone=True):
@@ -191,13 +209,16 @@ class Task(BaseModel):
 
         run, started = uuid.uuid4().hex, time.perf_counter()
         skipped = len(records.read()[0])
-        launcher = launcher or Local(workers=1)
         if log:
             log(_plan(task, grid, skipped))
         trouble = None
         if skipped < len(grid):
             write_json(records.job, task.job(run))
-            with attended(records, run, launcher, len(grid) - skipped):
+            todo = len(grid) - skipped
+            with (
+                attended(records, run, launcher, todo),
+                estimating(task, records, todo, launcher.workers, log),
+            ):
                 trouble = launcher.run(task, records, run)
         done, failed = records.read(run)
         if len(done) < len(grid):

@@ -1,5 +1,6 @@
 """Verbs that work block by block: run, predict, segment, measure, worker."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,12 @@ def checkpoint_option(function: Callable) -> Callable:
 
 
 def block_options(function: Callable) -> Callable:
-    """`--block`, `--launcher` and `--overwrite`, the same for every blockwise verb."""
+    """`--block`, `--launcher`, `--overwrite` and `--no-preflight`, the same for every blockwise verb."""
+    function = click.option(
+        "--no-preflight",
+        is_flag=True,
+        help="Start even if memory or disk do not suffice by what is expected.",
+    )(function)
     function = click.option(
         "--overwrite", is_flag=True, help="Start afresh where OUT holds a run with other settings."
     )(function)
@@ -27,6 +33,47 @@ def block_options(function: Callable) -> Callable:
         help="Where workers run: local:N (N workers here).",
     )(function)
     return zyx("--block", int, "Block (and shard) size in voxels.")(function)
+
+
+def mask_options(function: Callable) -> Callable:
+    """`--mask` and what belongs to it, of `run` and `predict`; the function takes `mask`, a `Mask` or None."""
+
+    @functools.wraps(function)
+    def masked(
+        *args: Any, mask: str | None, mask_level: int, mask_above: float, mask_grow: int, **options: Any
+    ) -> Any:
+        from nucseg.blockwise.mask import Mask
+
+        chosen = mask and Mask(path=mask, level=mask_level, above=mask_above, grow=mask_grow)
+        return function(*args, mask=chosen, **options)
+
+    for option in (
+        click.option(
+            "--mask-grow", type=click.IntRange(min=0), default=0, help="Grow it by N of its voxels."
+        ),
+        click.option(
+            "--mask-above", type=float, default=0.0, help="Its voxels above this are inside [default: 0]."
+        ),
+        click.option("--mask-level", type=click.IntRange(min=0), default=0, help="Level of its pyramid."),
+        click.option(
+            "--mask",
+            metavar="IMAGE",
+            help="Look only inside this mask, which may be a coarse level of VOLUME; outside there are no nuclei, "
+            "and blocks wholly outside are skipped.",
+        ),
+    ):
+        masked = option(masked)
+    return masked
+
+
+def dry_run_option(function: Callable) -> Callable:
+    """`--dry-run`, of `run`, `predict`, `segment` and `measure`."""
+    return click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Do one block in memory and a temporary folder, say what all would take, and write nothing to OUT "
+        "(of run: the prediction, its longest step).",
+    )(function)
 
 
 def vote_options(function: Callable) -> Callable:
@@ -44,6 +91,9 @@ def vote_options(function: Callable) -> Callable:
 def segment_options(function: Callable) -> Callable:
     """The decoding options of `segment` and `run`."""
     for option in (
+        click.option(
+            "--compact", is_flag=True, help="Renumber instances 1, 2, ... n as uint32 (two more passes)."
+        ),
         click.option("--min-size", type=click.IntRange(min=0), help="Drop instances below N voxels."),
         click.option(
             "--dilate", type=click.IntRange(min=0), help="Grow instances by N voxels, into background only."
@@ -81,12 +131,19 @@ def segment_options(function: Callable) -> Callable:
 @mirrors_option(default=None)
 @block_options
 @segment_options
+@dry_run_option
 @verb
-def run(volume: str, out: str, model: str, launcher: str, **options: Any) -> dict[str, Any]:
+@mask_options
+def run(volume: str, out: str, model: str, launcher: str, dry_run: bool, **options: Any) -> dict[str, Any]:
     """Predict, segment and measure VOLUME into OUT; the same command again goes on where it stopped."""
+    from nucseg.blockwise.estimate import probe
     from nucseg.blockwise.launch import parse_launcher
+    from nucseg.blockwise.predict import Predict
     from nucseg.blockwise.run import run as run_volume
 
+    if dry_run:
+        fields = {name: options[name] for name in ("checkpoint", "mirrors", "block", "mask")}
+        return probe(Predict(volume=volume, out=out, model=model, **fields), parse_launcher(launcher))
     result = run_volume(volume, out, model=model, launcher=parse_launcher(launcher), log=log, **options)
     return result.to_json()
 
@@ -98,7 +155,9 @@ def run(volume: str, out: str, model: str, launcher: str, **options: Any) -> dic
 @checkpoint_option
 @mirrors_option(default=None)
 @block_options
+@dry_run_option
 @verb
+@mask_options
 def predict(
     volume: str,
     out: str,
@@ -108,12 +167,19 @@ def predict(
     block: Any,
     launcher: str,
     overwrite: bool,
+    dry_run: bool,
+    mask: Any,
 ) -> dict[str, Any]:
     """Predict VOLUME block by block into OUT/prediction."""
+    from nucseg.blockwise.estimate import probe
     from nucseg.blockwise.launch import parse_launcher
     from nucseg.blockwise.predict import Predict
 
-    task = Predict(volume=volume, out=out, model=model, checkpoint=checkpoint, mirrors=mirrors, block=block)
+    task = Predict(
+        volume=volume, out=out, model=model, checkpoint=checkpoint, mirrors=mirrors, block=block, mask=mask
+    )
+    if dry_run:
+        return probe(task, parse_launcher(launcher))
     return task.blockwise(parse_launcher(launcher), overwrite=overwrite, log=log)
 
 
@@ -133,13 +199,19 @@ def predict(
 )
 @block_options
 @segment_options
+@dry_run_option
 @verb
-def segment(prediction: str, out: str, **options: Any) -> dict[str, Any]:
+def segment(prediction: str, out: str, dry_run: bool, **options: Any) -> dict[str, Any]:
     """Segment PREDICTION (channel first, after the activation) into OUT/labels/nuclei."""
+    from nucseg.blockwise.estimate import probe
     from nucseg.blockwise.launch import parse_launcher
     from nucseg.blockwise.run import segment as segment_prediction
+    from nucseg.blockwise.run import segment_task
 
     options["launcher"] = parse_launcher(options["launcher"])
+    if dry_run:
+        launcher, _ = options.pop("launcher"), options.pop("overwrite")
+        return probe(segment_task(prediction, out, **options), launcher)
     return segment_prediction(prediction, out, log=log, **options).to_json()
 
 
@@ -147,13 +219,19 @@ def segment(prediction: str, out: str, **options: Any) -> dict[str, Any]:
 @click.argument("volume")
 @click.argument("out")
 @block_options
+@dry_run_option
 @verb
-def measure(volume: str, out: str, block: Any, launcher: str, overwrite: bool) -> dict[str, Any]:
+def measure(
+    volume: str, out: str, block: Any, launcher: str, overwrite: bool, dry_run: bool
+) -> dict[str, Any]:
     """Measure each nucleus of OUT/labels/nuclei on VOLUME into OUT/tables/nuclei.csv and .parquet."""
+    from nucseg.blockwise.estimate import probe
     from nucseg.blockwise.launch import parse_launcher
     from nucseg.blockwise.measure import Measure
 
     task = Measure(volume=volume, out=out, block=block)
+    if dry_run:
+        return probe(task, parse_launcher(launcher))
     return task.blockwise(parse_launcher(launcher), overwrite=overwrite, log=log)
 
 

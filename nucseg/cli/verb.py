@@ -41,6 +41,12 @@ def verb(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
         if debug:
             logging.getLogger("nucseg").setLevel(logging.DEBUG)
         try:
+            if kwargs.pop("no_preflight", False):
+                from nucseg.blockwise.launch import parse_launcher
+
+                kwargs["launcher"] = parse_launcher(kwargs["launcher"]).model_copy(
+                    update={"preflight": False}
+                )
             result = function(*args, **kwargs)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
