@@ -6,8 +6,9 @@ from setuptools import find_packages, setup
 
 CPU = ["tensorboard>=2.20", "tensorflow-cpu>=2.20,<2.22"]
 GPU = ["tensorboard>=2.20", "tensorflow[and-cuda]>=2.20,<2.22"]
+REMOTE = ["aiohttp>=3.9", "fsspec>=2024.6", "s3fs>=2024.6"]
 STARDIST = ["stardist>=0.9.1"]
-TEST = ["hypothesis>=6.100", "ome-zarr>=0.18", "pytest>=8.2", "pytest-xdist>=3.6", *STARDIST]
+TEST = ["hypothesis>=6.100", "ome-zarr>=0.18", "pytest>=8.2", "pytest-xdist>=3.6", *STARDIST, *REMOTE]
 CHECK = ["import-linter>=2.1", "mypy>=1.13", "ruff>=0.9"]
 
 setup(
@@ -42,7 +43,14 @@ setup(
         "yaozarrs>=0.3",
         "zarr>=3.1,<4",
     ],
-    extras_require={"cpu": CPU, "gpu": GPU, "stardist": STARDIST, "test": TEST, "dev": CPU + TEST + CHECK},
+    extras_require={
+        "cpu": CPU,
+        "gpu": GPU,
+        "remote": REMOTE,
+        "stardist": STARDIST,
+        "test": TEST,
+        "dev": CPU + TEST + CHECK,
+    },
     entry_points={"console_scripts": ["nucseg=nucseg.cli:main"]},
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -9,7 +9,7 @@ import zarr
 from numpy.typing import DTypeLike
 
 from nucseg.errors import InputError
-from nucseg.storage import ome
+from nucseg.storage import ome, remote
 from nucseg.storage.encoding import Encoding
 from nucseg.storage.stored import Float3, Int3, checked_scale
 from nucseg.storage.volume import Volume, open_volume
@@ -42,7 +42,7 @@ def open_labels(path: str | Path, name: str = "nuclei", *, level: int = 0) -> Vo
     if ome.is_zarr(text):
         names = ome.label_names(text)
         node = ome.open_node(text)
-        inner = os.path.join(text, "labels", name)
+        inner = remote.joined(text, f"labels/{name}")
         if ome.is_zarr(inner):
             text = inner
         elif names or (isinstance(node, zarr.Group) and "image-label" not in ome.metadata(node)):
@@ -104,7 +104,7 @@ def find_labels(source: str | Path, labels: str | Path) -> Volume:
     names = ome.label_names(os.fspath(source)) if ome.is_zarr(source) else []
     if text in names:
         return open_labels(source, text)
-    if names and not os.path.exists(text.partition(":")[0]):
+    if names and not remote.is_remote(text) and not os.path.exists(text.partition(":")[0]):
         raise InputError(
             "labels",
             expected=f"a label file, or one of the source's labels: {', '.join(names)}",

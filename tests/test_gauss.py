@@ -11,7 +11,8 @@ import pytest
 
 from nucseg.blockwise.decoding import read_origin
 from nucseg.blockwise.launch import Local
-from nucseg.blockwise.run import detect, run, segment
+from nucseg.blockwise.run import run
+from nucseg.blockwise.steps import detect, segment
 from nucseg.errors import InputError
 from nucseg.evaluate import evaluate_paths
 from nucseg.evaluate.detect import points

@@ -9,7 +9,7 @@ import pytest
 from nucseg.blockwise.decoding import read_origin
 from nucseg.blockwise.launch import Local
 from nucseg.blockwise.predict import Predict
-from nucseg.blockwise.run import segment
+from nucseg.blockwise.steps import segment
 from nucseg.evaluate import evaluate_paths
 from nucseg.evaluate.matching import match
 from nucseg.heads.scenario import Scenario, scenario_names

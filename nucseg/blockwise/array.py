@@ -90,6 +90,10 @@ class JobArray(Remote, Resources):
         head, _, tail = task.rpartition("-")
         return self.changed(self.tasks.get(task) or self.tasks.get(head if tail.isdecimal() else task))
 
+    def worker_memory(self, task: str) -> int | None:
+        """What is asked for it; None where that is left to the cluster."""
+        return self.resources(task).memory_bytes
+
     def slots(self) -> tuple[int, int]:
         """One process oversees the whole array, and replaces dead elements itself."""
         return 1, 0

@@ -4,7 +4,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nucseg.blockwise.dropping import PREDICTIONS
-from nucseg.blockwise.keeping import check_keep, dropping_work, make_ready
+from nucseg.blockwise.keeping import check_keep, dropping_work, make_ready, may_be_dropped
+from nucseg.blockwise.preflight import Need, check_task, planes_at_once
 from nucseg.blockwise.task import Task
 from nucseg.blockwise.work import Work, do
 from nucseg.errors import InputError
@@ -66,7 +67,7 @@ class Chain:
             ):  # it is more than one pass over blocks
                 results.append(self.tasks[place].blockwise(launchers[place], overwrite=overwrite, log=log))
                 continue
-            works = _together(self.tasks[place:], launchers[place:], overwrite, log)
+            works = _together(self.tasks[place:], launchers[place:], overwrite, log, PREDICTIONS in keep)
             drop = None if PREDICTIONS in keep else dropping_work(works, self.tasks[place + len(works) :])
             together = [*works, drop] if drop else works
             make_ready(together, log)
@@ -92,15 +93,24 @@ class Chain:
 
 
 def _together(
-    tasks: Sequence[Task], launchers: "Sequence[Launcher]", overwrite: bool, log: Log | None
+    tasks: Sequence[Task], launchers: "Sequence[Launcher]", overwrite: bool, log: Log | None, kept: bool
 ) -> list[Work]:
     """Begin the first task, and those after it that can go on while it does."""
-    works = [Work(tasks[0].prepared(overwrite=overwrite), launchers[0], log)]
+    beside: list[Need] = []
+
+    def check(task: Task) -> None:
+        """What fits when each runs by itself need not fit together."""
+        launcher, planes = launchers[len(beside)], None
+        if not beside and not kept and may_be_dropped(task, tasks[1:]):
+            planes = planes_at_once(task, tasks[1:])
+        beside.append(check_task(task, launcher, overwrite, beside, planes))
+
+    works = [Work(tasks[0].prepared(overwrite=overwrite, check=check), launchers[0], log)]
     works[0].begin(overwrite)
     for task, launcher in zip(tasks[1:], launchers[1:], strict=True):
         if type(task).blockwise is not Task.blockwise:
             break
-        following = task.prepared_behind([work.task for work in works], overwrite=overwrite)
+        following = task.prepared_behind([work.task for work in works], overwrite=overwrite, check=check)
         if following is None:
             break
         task, reach = following

@@ -1,7 +1,6 @@
 """Which scenario a prediction follows and how it is decoded: what it says, and what the user changes."""
 
 from math import ceil, isfinite
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import zarr
@@ -10,6 +9,7 @@ from nucseg.errors import InputError
 from nucseg.heads.decoding import Seeds
 from nucseg.heads.points import default_distance
 from nucseg.heads.scenario import Decoding, PointDecoding, Scenario
+from nucseg.storage import ome, remote
 
 OF_VOTES = ("vote_passes", "votes_from")
 """Settings that seeds of the main head do not have."""
@@ -45,9 +45,9 @@ def write_origin(path: str, origin: Origin) -> None:
 
 def read_origin(path: str) -> Origin:
     """What a prediction's group says; nothing for one made elsewhere."""
-    if not (Path(path) / "zarr.json").is_file():
+    if not remote.has_file(path, "zarr.json"):
         return Origin()
-    said: Any = zarr.open(path, mode="r", use_consolidated=False).attrs.get(ATTRIBUTE)
+    said: Any = ome.open_node(path).attrs.get(ATTRIBUTE)
     if not isinstance(said, dict):
         return Origin()
     points = said.get("points")  # predictions of the first versions do not have it

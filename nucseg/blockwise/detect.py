@@ -9,10 +9,11 @@ from pydantic import PrivateAttr, field_validator
 
 from nucseg.blockwise.grid import Block, Grid, Shape, clipped, default_block
 from nucseg.blockwise.point_table import table_files, write_points
+from nucseg.blockwise.presence import Presence
 from nucseg.blockwise.records import Records, identity
 from nucseg.blockwise.source import checked_scenario, is_written_by, settled_prediction
 from nucseg.blockwise.task import Task
-from nucseg.blockwise.values import check_prediction, check_values
+from nucseg.blockwise.values import check_prediction, check_values, usable
 from nucseg.heads.scenario import PointDecoding, Scenario
 from nucseg.instances.detection import local_maxima
 from nucseg.volume import Volume, open_volume
@@ -38,6 +39,7 @@ class Detect(Task):
     """Source, threshold and window; None: those selected for the model, else the heads' defaults."""
 
     _volume: Volume = PrivateAttr()
+    _presence: Presence | None = PrivateAttr(None)
 
     @field_validator("scenario", mode="before")
     @classmethod
@@ -101,31 +103,48 @@ class Detect(Task):
     def start_worker(self) -> None:
         """Open the prediction."""
         self._volume = open_volume(self.source)
+        self._presence = None if self.prediction else Presence(self._volume, Records(self.out, "predict"))
 
     def process(self, block: Block) -> dict[str, Any]:
-        """Find the points of one block. Returns `points`, voxels z,y,x of the volume, and their `scores`."""
+        """Find the points of one block. Returns `points`, voxels z,y,x of the volume, and their `scores`.
+
+        Voxels that are no number are background; `nonfinite` counts those of the block.
+        """
         scenario, decoding = self._settled()
         volume = self._volume.shape
         seen = block.grown(decoding.distance, volume)
         read = block.grown(scenario.point_context(decoding), volume)
+        if self._presence:
+            self._presence.check(read)
         data = self._volume.read(read.begin, read.shape)
         data = (data if data.ndim == 4 else data[None]).astype(np.float32, copy=False)
         check_values(self.source, data, scenario)
-        scores = scenario.score_map(data, decoding)[seen.inside(read)]
+        data, finite = usable(data)
+        scores = scenario.score_map(data, decoding)
+        nonfinite = 0
+        if finite is not None:
+            scores = np.where(finite, scores, -np.inf)
+            nonfinite = int(np.count_nonzero(~finite[block.inside(read)]))
+        scores = scores[seen.inside(read)]
         found = local_maxima(scores, decoding.threshold, decoding.distance, block.inside(seen))
         return {
             "points": (found.points + np.array(seen.begin)).tolist(),
             "scores": found.scores.astype(np.float64).tolist(),
+            "nonfinite": nonfinite,
         }
 
     def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
-        """Write the table. Returns `nuclei`, its rows, `digest`, of places and scores, and `table`, its path."""
+        """Write the table.
+
+        Returns `nuclei`, its rows, `digest`, of places and scores, `table`, its path, and `nonfinite`.
+        """
         volume = open_volume(self.source)
         points = np.array([p for block in blocks for p in block["points"]], np.int64).reshape(-1, 3)
         scores = np.array([s for block in blocks for s in block["scores"]], np.float64)
         ids = np.asarray(np.ravel_multi_index(tuple(points.T), volume.shape), np.uint64) + np.uint64(1)
         order = np.argsort(ids)
-        return write_points(self.out, volume, ids[order], points[order].astype(np.float64), scores[order])
+        table = write_points(self.out, volume, ids[order], points[order].astype(np.float64), scores[order])
+        return {**table, "nonfinite": sum(block.get("nonfinite", 0) for block in blocks)}
 
     def expected_memory(self) -> tuple[int, int]:
         """See `memory_for`."""
@@ -145,6 +164,10 @@ class Detect(Task):
     def expected_output(self) -> int:
         """Unknown before the nuclei are counted, and small."""
         return 0
+
+    def elsewhere(self, out: str) -> Self:
+        """See `Task.elsewhere`; the prediction stays where it is."""
+        return self.model_copy(update={"out": out, "prediction": self.source})
 
     def _settled(self) -> tuple[Scenario, PointDecoding]:
         if self.scenario is None or self.decoding is None:

@@ -14,6 +14,7 @@ from nucseg.blockwise.records import identity
 from nucseg.blockwise.task import Task
 from nucseg.errors import InputError
 from nucseg.instances.centroids import centroids
+from nucseg.storage.remote import absolute
 from nucseg.volume import Volume, open_labels
 
 
@@ -47,7 +48,7 @@ class DetectInstances(Task):
         labels = self._open()
         return self.model_copy(
             update={
-                "labels": self.labels and str(Path(self.labels).resolve()),
+                "labels": self.labels and absolute(self.labels),
                 "block": clipped(self.block or labels.write_unit, labels.shape),
             }
         )
@@ -97,6 +98,12 @@ class DetectInstances(Task):
     def expected_output(self) -> int:
         """Unknown before the nuclei are counted, and small."""
         return 0
+
+    def elsewhere(self, out: str) -> Self:
+        """See `Task.elsewhere`; the labels stay where they are."""
+        return self.model_copy(
+            update={"out": out, "labels": self.labels or str(Path(self.out) / "labels" / "nuclei")}
+        )
 
     def _open(self) -> Volume:
         return open_labels(self.labels or Path(self.out) / "labels" / "nuclei")

@@ -202,7 +202,7 @@ class Downsample(Task):
             "scale_um": None if made.scale_um is None else list(made.scale_um),
         }
 
-    def prepared(self, *, overwrite: bool = False) -> Self:
+    def prepared(self, *, overwrite: bool = False, check: Callable[[Task], object] | None = None) -> Self:
         """See `Task.prepared`. A level that nucseg did not make, or makes otherwise, is refused unless overwritten."""
         task = self.resolved()
         records = Records(task.out, task.name)
@@ -215,6 +215,8 @@ class Downsample(Task):
                     remedy="keep it, or have all levels but the finest made anew with overwrite (--overwrite)",
                 )
             records.check_same(task.description())
+        if check:
+            check(task)
         claim_level(records)
         return task
 

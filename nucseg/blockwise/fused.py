@@ -13,7 +13,9 @@ from pydantic import PrivateAttr
 
 from nucseg.blockwise.encoding import check_vectors
 from nucseg.blockwise.grid import Block, Grid, Shape, clipped, default_block
+from nucseg.blockwise.mask import Mask
 from nucseg.blockwise.predict import Predict, known_intensity
+from nucseg.blockwise.predictor import COUNTS
 from nucseg.blockwise.records import Records
 from nucseg.blockwise.segment import Segment
 from nucseg.blockwise.task import Task
@@ -49,6 +51,7 @@ class PredictAndSegment(Segment):
     encoding: Encoding | Kind | None = None
     """What a stored prediction would be rounded to: tiles are kept so in memory; see `Predict.encoding`."""
     reach: int | None = None
+    mask: Mask | None = None
     tile: Shape | None = None
     """Voxels that the network predicts in one go; None: as `Predict` chooses its block."""
     offset: Shape | None = None
@@ -83,7 +86,17 @@ class PredictAndSegment(Segment):
         encoding = predict.encoding
         if isinstance(encoding, Encoding):
             check_vectors(encoding, self.source, model.scenario, decoding.reach)
-        names = ("volume", "model", "checkpoint", "intensity", "measured", "mirrors", "encoding", "reach")
+        names = (
+            "volume",
+            "model",
+            "checkpoint",
+            "intensity",
+            "measured",
+            "mirrors",
+            "encoding",
+            "reach",
+            "mask",
+        )
         task = self.model_copy(
             update={
                 **{name: getattr(predict, name) for name in names},
@@ -121,13 +134,11 @@ class PredictAndSegment(Segment):
 
     def start_worker(self) -> None:
         """Open volume and labels, and load the network, once."""
-        predict = self._predict()
-        predict.load()
-        self._volume = self._tiles = PredictedTiles(predict, self._lattice())
+        self._volume = self._tiles = PredictedTiles(self._predict().predictor(), self._lattice())
         self._labels = open_volume(Path(self._target()) / "labels" / "nuclei")
 
     def process(self, block: Block) -> dict[str, Any]:
-        """As `Segment.process`; also returns `nonfinite` and `saturated` as `Predict` does, and `tiles` predicted.
+        """As `Segment.process`; also returns what `Predict` does of its tiles, and `tiles` predicted.
 
         Raises:
             BlockRefused: An object reaches beyond the largest halo.
@@ -139,8 +150,8 @@ class PredictAndSegment(Segment):
         return result | {"tiles": self._tiles.predicted - before}
 
     def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
-        """As `Segment.finish`; also `nonfinite`, `saturated`, and `network_factor`, see `cost`, as it came out."""
-        counts = {key: sum(block[key] for block in blocks) for key in ("nonfinite", "saturated", "tiles")}
+        """As `Segment.finish`; also sums of `predictor.COUNTS`, and `network_factor`, see `cost`, as it came out."""
+        counts = {key: sum(block[key] for block in blocks) for key in (*COUNTS, "tiles")}
         factor = counts.pop("tiles") / self._tiles_of_predict()
         return super().finish(blocks) | counts | {"network_factor": factor}
 
@@ -203,6 +214,7 @@ class PredictAndSegment(Segment):
             "mirrors",
             "encoding",
             "reach",
+            "mask",
         )
         return Predict(out=self.out, block=self.tile, **{name: getattr(self, name) for name in names})
 

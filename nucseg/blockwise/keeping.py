@@ -72,6 +72,19 @@ def dropping_work(works: Sequence[Work], later: Sequence[Task]) -> Work | None:
     return work
 
 
+def may_be_dropped(task: Task, later: Sequence[Task]) -> bool:
+    """Whether the prediction that a task writes is dropped behind the tasks that come later, before these have begun.
+
+    Args:
+        task: Writes it; resolved.
+        later: As they were given; whether one of them waits for all blocks is known only when they begin.
+    """
+    written = task.written()
+    readers = [other for other in later if written is not None and _reads(other, written)]
+    waits = any(getattr(t, "whole", False) or getattr(t, "engine", None) == "mahotas" for t in readers)
+    return written is not None and written.name == "prediction" and bool(readers) and not waits
+
+
 def _reads(task: Task, written: Path) -> bool:
     """Whether a task reads OUT/prediction, its own or one that it names."""
     if not hasattr(task, "prediction"):

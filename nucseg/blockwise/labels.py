@@ -12,10 +12,14 @@ from nucseg.volume import Volume
 
 
 def labels_records(out: str | Path) -> Records:
-    """The records of the task that wrote OUT/labels/nuclei last: the segmentation, or its second pass."""
-    made = Records(out, "segment")
+    """The records of the task that wrote OUT/labels/nuclei last: the segmentation, its second pass, or `Compact`."""
+    made, compact = Records(out, "segment"), Records(out, "compact")
     head = made.head()
-    return Records(out, "sift") if head and head["fields"]["decoding"]["min_size"] else made
+    if head is None:
+        return compact if compact.head() else made
+    if head["fields"].get("compact"):
+        return compact
+    return Records(out, "sift") if head["fields"]["decoding"]["min_size"] else made
 
 
 def stored_label_digest(labels: Volume, block: Block) -> str:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nucseg.blockwise.machine import memory_limit
+
 if TYPE_CHECKING:
     from nucseg.blockwise.grid import Shape
     from nucseg.blockwise.records import Records
@@ -35,6 +37,16 @@ class Launcher(BaseModel):
     """Seconds after which a worker that is stuck in a block is killed; a dead one is noticed at once."""
     restarts: int = Field(20, ge=0)
     """Dead workers to replace before the run is given up."""
+    preflight: bool = True
+    """Refuse a task whose needs exceed what there is, before any work; see `nucseg.blockwise.preflight`."""
+
+    def shared_memory(self) -> int | None:
+        """Bytes of memory that the workers may take together; None: not known here, and not checked."""
+        return None
+
+    def worker_memory(self, task: str) -> int | None:
+        """Bytes of memory that one worker of a task, by its name, gets; None: not known here, and not checked."""
+        return None
 
     def worker_function(self, job: Path) -> Callable[[], None]:
         """What daisy calls, in a process of its own, for each worker; returns when the worker has ended."""
@@ -87,6 +99,10 @@ class Local(Launcher):
     """
 
     workers: int = Field(default_factory=cores, ge=0)
+
+    def shared_memory(self) -> int | None:
+        """What this machine has, or the control group of this process."""
+        return memory_limit()
 
     def worker_function(self, job: Path) -> Callable[[], None]:
         """Becomes the worker: its threads are set before anything is imported."""

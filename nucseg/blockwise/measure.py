@@ -10,12 +10,14 @@ from pydantic import PrivateAttr
 
 from nucseg.blockwise.grid import Block, Grid, clipped
 from nucseg.blockwise.labels import labels_records
+from nucseg.blockwise.presence import Presence
 from nucseg.blockwise.records import identity
 from nucseg.blockwise.task import Task
 from nucseg.errors import InputError
 from nucseg.instances.centroids import centroids
 from nucseg.instances.label_table import slot_of, table_of
 from nucseg.points import write_table
+from nucseg.storage.remote import absolute
 from nucseg.volume import Volume, open_labels, open_volume
 
 
@@ -24,8 +26,9 @@ class Measure(Task):
 
     Columns: `id`; `z, y, x`, the centre of mass in voxels, and `z_um, y_um, x_um`; `voxels`, `volume_um3`; the
     bounding box `z_begin ... x_end` (ends are behind the last voxel); `mean_intensity` of the raw image (one column a
-    channel, `mean_intensity_0`, ... where there are several); `touches_border`, whether the nucleus reaches the
-    border of the volume, where it is probably cut. Columns in micrometres need a known voxel size.
+    channel, `mean_intensity_0`, ... where there are several; of the voxels that are numbers, NaN where none is);
+    `touches_border`, whether the nucleus reaches the border of the volume, where it is probably cut. Columns in
+    micrometres need a known voxel size.
     """
 
     name: ClassVar[str] = "measure"
@@ -39,6 +42,7 @@ class Measure(Task):
 
     _volume: Volume = PrivateAttr()
     _labels: Volume = PrivateAttr()
+    _presence: Presence | None = PrivateAttr(None)
 
     def resolved(self) -> Self:
         """See `Task.resolved`; blocks are those that the labels are stored in.
@@ -64,8 +68,8 @@ class Measure(Task):
             )
         return self.model_copy(
             update={
-                "volume": str(Path(self.volume).resolve()),
-                "labels": self.labels and str(Path(self.labels).resolve()),
+                "volume": absolute(self.volume),
+                "labels": self.labels and absolute(self.labels),
                 "block": clipped(self.block or labels.write_unit, labels.shape),
             }
         )
@@ -93,9 +97,16 @@ class Measure(Task):
     def start_worker(self) -> None:
         """Open both volumes."""
         self._volume, self._labels = self._open()
+        self._presence = None if self.labels else Presence(self._labels, labels_records(self.out))
 
     def process(self, block: Block) -> dict[str, Any]:
-        """Sums over one block, a list a column: `id`, `voxels`, `zyx` (sums), `box`, `intensity` (sums)."""
+        """Sums over one block, a list a column: `id`, `voxels`, `zyx` (sums), `box`, `intensity` (sums).
+
+        Raw voxels that are no number are left out of the sums; `nonfinite` counts those of each nucleus, a list a
+        channel, where there are any.
+        """
+        if self._presence:
+            self._presence.check(block)
         labels = self._labels.read(block.begin, block.shape)
         raw = self._volume.read(block.begin, block.shape)
         raw = raw.astype(np.float32) if raw.dtype == np.float16 else raw  # which numba does not know
@@ -103,8 +114,15 @@ class Measure(Task):
         ids = centroids(labels).ids
         unsigned = labels.astype(f"u{labels.dtype.itemsize}", copy=False)
         sums, boxes = _geometry(unsigned, ids, np.array(block.begin, np.int64))
+        finite = np.isfinite(raw)
+        unknown = {}
+        if not finite.all():
+            counts = [_intensity(unsigned, channel.astype(np.uint8), ids) for channel in ~finite]
+            unknown = {"nonfinite": np.array(counts, np.int64).reshape(len(raw), len(ids)).tolist()}
+            raw = np.where(finite, raw, raw.dtype.type(0))
         light = [_intensity(unsigned, channel, ids) for channel in raw]
         return {
+            **unknown,
             "id": ids.tolist(),
             "voxels": sums[:, 3].tolist(),
             "zyx": sums[:, :3].tolist(),
@@ -113,12 +131,17 @@ class Measure(Task):
         }
 
     def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
-        """Merge the blocks and write the table. Returns `nuclei`, its rows, and `table`, its path."""
+        """Merge the blocks and write the table.
+
+        Returns `nuclei`, its rows, `table`, its path, and `nonfinite`, the voxels of nuclei whose intensity is no
+        number.
+        """
         volume, labels = self._open()
         scale = labels.scale_um or volume.scale_um
         table = merged(blocks, labels.shape, scale, max(1, volume.channels))
         path = write_table(self.out, "nuclei", table)
-        return {"nuclei": len(table["id"]), "table": str(path)}
+        nonfinite = sum(sum(map(sum, block.get("nonfinite", ()))) for block in blocks)
+        return {"nuclei": len(table["id"]), "table": str(path), "nonfinite": nonfinite}
 
     def expected_memory(self) -> tuple[int, int]:
         """A block of labels and of raw voxels, and 0.3 GiB."""
@@ -130,6 +153,12 @@ class Measure(Task):
     def expected_output(self) -> int:
         """Unknown before the nuclei are counted, and small."""
         return 0
+
+    def elsewhere(self, out: str) -> Self:
+        """See `Task.elsewhere`; the labels stay where they are."""
+        return self.model_copy(
+            update={"out": out, "labels": self.labels or str(Path(self.out) / "labels" / "nuclei")}
+        )
 
     def _open(self) -> tuple[Volume, Volume]:
         labels = open_labels(self.labels or Path(self.out) / "labels" / "nuclei")
@@ -180,7 +209,15 @@ def merged(
         light = np.zeros(len(ids))
         parts = [value for block in blocks for value in block["intensity"][channel]]
         np.add.at(light, place, np.array(parts, np.float64))
-        table["mean_intensity" if channels == 1 else f"mean_intensity_{channel}"] = light / voxels
+        name = "mean_intensity" if channels == 1 else f"mean_intensity_{channel}"
+        table[name] = light / voxels
+        if any("nonfinite" in block for block in blocks):
+            counted = voxels.copy()
+            every_block = (block.get("nonfinite", [[0] * len(block["id"])] * channels) for block in blocks)
+            np.subtract.at(
+                counted, place, np.array([n for lost in every_block for n in lost[channel]], np.int64)
+            )
+            table[name] = np.divide(light, counted, out=np.full(len(ids), np.nan), where=counted > 0)
     table["touches_border"] = (begin == 0).any(axis=1) | (end == np.array(shape)).any(axis=1)
     return table
 

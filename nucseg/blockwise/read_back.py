@@ -1,15 +1,14 @@
 """Read what a task wrote, block by block, and say what is there now; any launcher spreads it over workers."""
 
-from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import zarr
 from pydantic import PrivateAttr
 
 from nucseg.blockwise.grid import Block, Box, Grid
 from nucseg.blockwise.job import recorded_task
+from nucseg.blockwise.presence import chunk_files
 from nucseg.blockwise.records import Records
 from nucseg.blockwise.task import Task
 from nucseg.errors import InputError
@@ -121,14 +120,4 @@ def stored_files(task: Task, box: Box) -> list[Path]:
     if written is None:
         return []
     volume = open_volume(written)
-    array = volume.array
-    if not isinstance(array, zarr.Array) or volume.shape != recorded_grid(task).volume:
-        return []
-    unit = array.shards or array.chunks
-    sides = list(zip(box.begin, box.end, unit[-3:], volume.shape, strict=True))
-    if not volume.stored.axes.endswith("zyx") or any(b % u or (e % u and e != n) for b, e, u, n in sides):
-        return []
-    leading = [range(-(-n // u)) for n, u in zip(array.shape[:-3], unit[:-3], strict=True)]
-    places = [range(b // u, -(-e // u)) for b, e, u, _ in sides]
-    root = Path(str(array.store_path).removeprefix("file://"))
-    return [root / array.metadata.encode_chunk_key(index) for index in product(*leading, *places)]
+    return chunk_files(volume, box) if volume.shape == recorded_grid(task).volume else []

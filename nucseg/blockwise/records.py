@@ -31,7 +31,7 @@ import zarr
 from nucseg.blockwise.grid import Grid, Shape
 from nucseg.blockwise.json_file import write_json
 from nucseg.errors import InputError
-from nucseg.storage import ome
+from nucseg.storage import ome, remote
 from nucseg.storage.pyramid import size_and_time
 
 FOLDER = ".nucseg"
@@ -89,7 +89,12 @@ def identity(path: str | Path) -> dict[str, Any]:
     bytes and newest time of its files (of an OME-Zarr image those of its finest level; label images and tables beside
     it do not matter, nor do levels that were added to it), which tell when chunks were changed in place. That takes
     some microseconds a file, and reads no voxel: a chunk that is changed with its size and time kept goes unnoticed.
+    Of a URL it is a hash of the metadata: chunks that are changed in place go unnoticed.
     """
+    if remote.is_remote(path):
+        finest = ome.finest_level_at(os.fspath(path))
+        names = (f"{finest}/{mark}" if finest else mark for mark in ome.MARKS)
+        return remote.fingerprint(os.fspath(path), [*ome.MARKS, ".zattrs", *names])
     resolved = Path(path).resolve()
     array = _array_folder(resolved)
     chunks = {} if array is None else {"chunks": _files(array)}

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nucseg.errors import InputError
 
-TASKS = ("predict", "segment", "sift", "detect", "measure", "downsample", "verify")
+TASKS = ("predict", "segment", "sift", "collect_ids", "compact", "detect", "measure", "downsample", "verify")
 """Tasks that have a table of their own name; those of a lab are under [tasks.NAME]."""
 
 
@@ -34,6 +34,16 @@ class Resources(BaseModel):
     """Words that come before the worker's command: `apptainer`, `exec`, `--nv`, `nucseg.sif`."""
     python: str | None = None
     """The Python of the workers; None is the one that starts them."""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """`memory` in bytes, in powers of 1024, and MiB where it has no letter; None where it is left open."""
+        if self.memory is None:
+            return None
+        letter = self.memory[-1]
+        return int(self.memory.rstrip("KMGT")) * 1024 ** (
+            2 if letter.isdecimal() else "KMGT".index(letter) + 1
+        )
 
     def changed(self, other: "Resources | None") -> "Resources":
         """These, with what another says explicitly."""

@@ -1,5 +1,6 @@
 """`RunResult`: what a run over several steps made."""
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -53,3 +54,16 @@ def result_of(steps: dict[str, dict[str, Any]], seconds: float) -> RunResult:
         seconds=seconds,
         steps=steps,
     )
+
+
+def tell_nonfinite(steps: dict[str, dict[str, Any]], log: Callable[[str], None] | None) -> None:
+    """Say how many values were no numbers, and what became of them."""
+    became = {
+        "predict": "raw voxels are no number and were taken as 0, the low end of intensities",
+        "segment": "voxels of the prediction are no number and are background",
+        "detect": "voxels of the prediction are no number and hold no point",
+        "measure": "voxels of nuclei have an intensity that is no number and are left out of the means",
+    }
+    for name, step in steps.items():
+        if log and name in became and step.get("nonfinite"):
+            log(f"{name}: {step['nonfinite']} {became[name]}")

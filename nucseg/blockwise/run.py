@@ -1,33 +1,29 @@
-"""The whole way, from a volume and a trained network to instances (or points) and their table; single steps."""
+"""The whole way, from a volume and a trained network to instances (or points) and their table."""
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from nucseg.blockwise.chain import Chain
-from nucseg.blockwise.decoding import (
-    choose_decoding,
-    choose_points,
-    diameter_voxels,
-    read_origin,
-    settled_scenario,
-)
+from nucseg.blockwise.decoding import choose_decoding, choose_points
 from nucseg.blockwise.detect import Detect
-from nucseg.blockwise.detect_instances import DetectInstances
+from nucseg.blockwise.dropping import PREDICTIONS
+from nucseg.blockwise.flooding import first_halo
 from nucseg.blockwise.fused import fused_tasks
 from nucseg.blockwise.grid import Shape
 from nucseg.blockwise.labels import label_bytes
 from nucseg.blockwise.launch import Launcher, Local
+from nucseg.blockwise.mask import Mask
 from nucseg.blockwise.measure import Measure
 from nucseg.blockwise.predict import Predict
-from nucseg.blockwise.result import RunResult, result_of
-from nucseg.blockwise.segment import HALO, Segment
-from nucseg.blockwise.source import check_segmented
+from nucseg.blockwise.preflight import check_fits, need_later, need_of, planes_at_once
+from nucseg.blockwise.result import RunResult, result_of, tell_nonfinite
+from nucseg.blockwise.segment import Segment
+from nucseg.blockwise.steps import diameters_for, reach_for
 from nucseg.blockwise.task import Task
 from nucseg.blockwise.values import check_thresholds
 from nucseg.errors import InputError
-from nucseg.heads.decoding import Voters
-from nucseg.heads.scenario import Decoding, Scenario
+from nucseg.heads.scenario import Scenario
 from nucseg.storage.encoding import Kind
 from nucseg.volume import open_volume
 
@@ -50,6 +46,8 @@ def run(
     max_halo: int = 128,
     fused: bool = False,
     keep: Collection[str] = (),
+    mask: Mask | None = None,
+    compact: bool = False,
     overwrite: bool = False,
     log: Log | None = None,
     **decoding: Any,
@@ -76,6 +74,8 @@ def run(
         fused: Store no prediction: blocks predict what they segment, see `PredictAndSegment`.
         keep: `("predictions",)` keeps OUT/prediction; else each block of it is deleted when all blocks that read it are
             done, see `Chain.blockwise`. A later call that keeps them makes them again.
+        mask: Where to look; there are no nuclei outside. None: everywhere.
+        compact: Renumber the instances from 1 without gaps, uint32, see `Segment.compact`.
         overwrite: Start all steps afresh.
         log: Takes lines about what goes on, and first the memory and disk that it will take.
         decoding: Fields of `Decoding` to use instead of the selected ones: `seeds`, `seed_threshold`,
@@ -99,200 +99,67 @@ def run(
         mirrors=mirrors,
         encoding=encoding,
         block=block,
+        mask=mask,
     )
     trained = predict.trained()
     scale = open_volume(volume, channel=channel).scale_um
     record = trained.record
     tasks: tuple[Task, ...]
+    reader: Segment | Detect
     if trained.scenario.can_segment:
         selected = trained.decoding
-        reach = _reach(scale, nucleus_um, record.nucleus_um, selected, decoding.get("seeds"))
+        reach = reach_for(scale, nucleus_um, record.nucleus_um, selected, decoding.get("seeds"))
         chosen = choose_decoding(trained.scenario, selected, **{"reach": reach, **decoding})
         check_thresholds(trained.scenario, chosen)
-        halo = reach if nucleus_um and reach else HALO
-        segment = Segment(out=out, decoding=chosen, block=block, halo=halo, max_halo=max_halo)
-        tasks = (segment, Measure(volume=volume, out=out, channel=channel))
-        need, longest = segment.memory_for, chosen.reach
+        halo = first_halo(scale, nucleus_um, record.nucleus_um)
+        reader = Segment(out=out, decoding=chosen, block=block, halo=halo, max_halo=max_halo, compact=compact)
+        tasks = (reader, Measure(volume=volume, out=out, channel=channel))
+        longest = chosen.reach
     else:
-        _refuse_decoding(trained.scenario, decoding)
+        _refuse_decoding(trained.scenario, {**decoding, "compact": compact or None})
         points = choose_points(
-            trained.scenario, trained.points, **_diameters(scale, nucleus_um, record.nucleus_um)
+            trained.scenario, trained.points, **diameters_for(scale, nucleus_um, record.nucleus_um)
         )
-        detect = Detect(out=out, decoding=points, block=block)
-        tasks, need, longest = (detect,), detect.memory_for, points.reach
+        reader = Detect(out=out, decoding=points, block=block)
+        tasks, longest = (reader,), points.reach
     predict = predict.model_copy(update={"reach": longest or None})
     if fused:
         tasks = fused_tasks(predict, tasks, overwrite=overwrite, log=log)
     else:
-        predict = predict.prepared(overwrite=overwrite)
+        predict = _checked(predict, reader, launcher, overwrite, keep)
         if log:
-            log(_forecast(predict, need, launcher.workers))
+            log(_forecast(predict, reader.memory_for, launcher.workers))
         tasks = (predict, *tasks)
 
     results = Chain(tasks).blockwise(launcher, overwrite=overwrite, log=log, keep=keep)
     steps = {task.name: result for task, result in zip(tasks, results, strict=True)}
-    if log and (lost := steps[tasks[0].name]["nonfinite"]):
-        log(f"predict: {lost} raw voxels are no number and were taken as 0")
-    if log and (beyond := steps[tasks[0].name]["saturated"]):
+    first = steps[tasks[0].name]
+    tell_nonfinite({**steps, tasks[0].name: {}, "predict": first}, log)
+    if log and (beyond := first["saturated"]):
         log(
             f"predict: {beyond} values lay beyond what is stored of their head and became the nearest that is"
         )
     return result_of(steps, time.perf_counter() - started)
 
 
-def segment(
-    prediction: str,
-    out: str,
-    *,
-    head: str | None = None,
-    block: Shape | None = None,
-    launcher: Launcher | None = None,
-    nucleus_um: float | None = None,
-    max_halo: int = 128,
-    engine: Literal["flood", "mahotas"] = "flood",
-    whole: bool = False,
-    overwrite: bool = False,
-    log: Log | None = None,
-    **decoding: Any,
-) -> RunResult:
-    """Segment a prediction, ours or made elsewhere, into OUT/labels/nuclei.
+def _checked(
+    predict: Predict, reader: Segment | Detect, launcher: Launcher, overwrite: bool, keep: Collection[str]
+) -> Predict:
+    """The prediction, prepared if it and its reader fit: what both need is known before there is a prediction."""
 
-    Args:
-        prediction: (c, z, y, x), values after the activation.
-        out: Output folder.
-        head: Name of the scenario that the channels follow; None: what the prediction says.
-        block: Voxels z, y, x of a block.
-        launcher: Where workers run; None is one worker on this machine.
-        nucleus_um: Largest diameter of a nucleus, as for `run`.
-        max_halo: Voxels that a block may look around itself.
-        engine: `mahotas` is the reference implementation, of the whole volume in memory.
-        whole: The whole volume at once, in memory.
-        overwrite: Start afresh.
-        log: Takes lines about what goes on.
-        decoding: Fields of `Decoding` to use instead of the selected or default ones.
+    def check(task: Task) -> None:
+        """Both run at the same time."""
+        if not launcher.preflight:
+            return
+        planes = None if PREDICTIONS in keep else planes_at_once(task, [reader])
+        scenario, shape = predict.trained().scenario, task.grid().volume
+        needs = [
+            need_of(task, launcher, overwrite=overwrite, planes=planes),
+            need_later(reader, scenario, shape, launcher, overwrite),
+        ]
+        check_fits(needs, task.out, task.outputs() if overwrite else [])
 
-    Raises:
-        InputError: Input that does not fit, or an OUT of something else.
-        BlocksFailed: Blocks are not done; the others are, and stay so.
-    """
-    started = time.perf_counter()
-    volume, origin = open_volume(prediction), read_origin(prediction)
-    scenario = settled_scenario(prediction, Scenario.named(head) if head else None, origin)
-    reach = _reach(volume.scale_um, nucleus_um, origin.nucleus_um, origin.decoding, decoding.get("seeds"))
-    chosen = choose_decoding(scenario, origin.decoding, **{"reach": reach, **decoding})
-    task = Segment(
-        prediction=prediction,
-        out=out,
-        scenario=scenario,
-        decoding=chosen,
-        block=block,
-        halo=reach if nucleus_um and reach else HALO,
-        max_halo=max_halo,
-        engine=engine,
-        whole=whole,
-    )
-    if log and block is not None and (whole or engine == "mahotas"):
-        log("segment: the whole volume at once, in memory; the block is only how the labels are stored")
-    steps = {task.name: task.blockwise(launcher, overwrite=overwrite, log=log)}
-    return result_of(steps, time.perf_counter() - started)
-
-
-def detect(
-    prediction: str,
-    out: str,
-    *,
-    head: str | None = None,
-    source: Literal["peaks", "votes", "instances"] | None = None,
-    threshold: float | None = None,
-    distance: int | None = None,
-    foreground_threshold: float | None = None,
-    vote_passes: int | None = None,
-    votes_from: Voters | None = None,
-    nucleus_um: float | None = None,
-    block: Shape | None = None,
-    launcher: Launcher | None = None,
-    overwrite: bool = False,
-    log: Log | None = None,
-) -> RunResult:
-    """Find one point a nucleus in a prediction, ours or made elsewhere: OUT/tables/points.csv and .parquet.
-
-    Args:
-        prediction: (c, z, y, x), values after the activation.
-        out: Output folder.
-        head: Name of the scenario that the channels follow; None: what the prediction says.
-        source: `peaks` of a head such as gauss, `votes` of center vectors, or `instances`: the centres of mass of
-            OUT/labels/nuclei, which a segmentation of this prediction made. None: as selected for the model, else
-            instances where there is a main head, else peaks.
-        threshold: Points score more than that: height of the peak, or votes per voxel.
-        distance: Half the window of the non-maximum suppression, voxels.
-        foreground_threshold: Which voxels vote.
-        vote_passes: Smoothing passes of the votes; another number than selected takes its own default threshold.
-        votes_from: Whether the `foreground` votes, or `all` voxels.
-        nucleus_um: Largest diameter of a nucleus: how far votes reach. None: what was measured in the training data.
-        block: Voxels z, y, x of a block.
-        launcher: Where workers run; None is one worker on this machine.
-        overwrite: Start afresh.
-        log: Takes lines about what goes on.
-
-    Raises:
-        InputError: Input that does not fit, or an OUT of something else.
-        BlocksFailed: Blocks are not done; the others are, and stay so.
-    """
-    started = time.perf_counter()
-    volume, origin = open_volume(prediction), read_origin(prediction)
-    scenario = settled_scenario(prediction, Scenario.named(head) if head else None, origin)
-    if source is None and origin.points is None and scenario.can_segment:
-        source = "instances"
-    changes: dict[str, Any] = {
-        "threshold": threshold,
-        "distance": distance,
-        "foreground_threshold": foreground_threshold,
-        "vote_passes": vote_passes,
-        "votes_from": votes_from,
-    }
-    task: Detect | DetectInstances
-    if source == "instances":
-        given = {name: value for name, value in changes.items() if value is not None}
-        if given:
-            raise InputError(
-                ", ".join(given),
-                expected="none: these points are centres of instances, which `nucseg segment` made",
-                received=", ".join(map(str, given.values())),
-                remedy="leave them out, or name another source (--source votes)",
-            )
-        check_segmented(out, prediction)
-        task = DetectInstances(out=out, block=block)
-    else:
-        diameters = _diameters(volume.scale_um, nucleus_um, origin.nucleus_um)
-        decoding = choose_points(scenario, origin.points, source=source, **diameters, **changes)
-        task = Detect(prediction=prediction, out=out, scenario=scenario, decoding=decoding, block=block)
-    steps = {task.name: task.blockwise(launcher, overwrite=overwrite, log=log)}
-    return result_of(steps, time.perf_counter() - started)
-
-
-def _reach(
-    scale_um: tuple[float, float, float] | None,
-    nucleus_um: float | None,
-    trained_um: float | None,
-    selected: Decoding | None,
-    seeds: str | None,
-) -> int | None:
-    """How far votes reach, voxels: what the user says, else what was selected (None), else what was measured."""
-    if nucleus_um is not None:
-        return diameter_voxels(nucleus_um, scale_um)
-    if seeds in ("votes", "vectors") and not (selected and selected.reach) and trained_um and scale_um:
-        return diameter_voxels(trained_um, scale_um)
-    return None
-
-
-def _diameters(
-    scale_um: tuple[float, float, float] | None, nucleus_um: float | None, trained_um: float | None
-) -> dict[str, Any]:
-    """Largest diameter in voxels: as the user says, and as measured in the training data, if known."""
-    return {
-        "reach": None if nucleus_um is None else diameter_voxels(nucleus_um, scale_um),
-        "known_reach": diameter_voxels(trained_um, scale_um) if trained_um and scale_um else None,
-    }
+    return predict.prepared(overwrite=overwrite, check=check)
 
 
 def _refuse_decoding(scenario: Scenario, decoding: dict[str, Any]) -> None:

@@ -34,6 +34,7 @@ class Sift(Task):
     """`OUT/labels/nuclei` from the labels of all sizes."""
 
     name: ClassVar[str] = "sift"
+    stored_part: ClassVar[float] = 0.1
 
     min_size: int = Field(ge=1)
     """Instances of fewer voxels, counted over all blocks, are dropped."""
@@ -126,18 +127,16 @@ class Sift(Task):
         return open_volume(Path(self.out) / UNSIFTED / "labels" / "nuclei")
 
 
-def sifted(
-    out: str,
-    min_size: int,
+def second_pass(
+    task: Task,
     result: dict[str, Any],
     launcher: "Launcher",
     log: "Callable[[str], None] | None" = None,
 ) -> dict[str, Any]:
-    """Drop instances that are too small, and say what both passes made together.
+    """Drop or renumber instances, and say what both passes made together.
 
     Args:
-        out: The segmentation's OUT.
-        min_size: The smallest number of voxels that is kept.
+        task: `Sift` or `Compact`.
         result: What the first pass returned.
         launcher: Where workers run.
         log: Takes lines about what goes on.
@@ -146,7 +145,7 @@ def sifted(
         InputError: The first pass is of other settings than an earlier second one.
         BlocksFailed: Blocks are not done; the others are, and stay so.
     """
-    second = Sift(out=out, min_size=min_size).blockwise(launcher, log=log)
+    second = task.blockwise(launcher, log=log)
     seconds = result["seconds"] + second["seconds"]
     return result | {
         "nuclei": second["nuclei"],

@@ -12,6 +12,7 @@ from nucseg.blockwise.records import Records
 from nucseg.blockwise.task import Task
 from nucseg.errors import InputError
 from nucseg.heads.scenario import Scenario
+from nucseg.storage import remote
 from nucseg.volume import Volume
 
 
@@ -37,6 +38,8 @@ def settled_prediction(out: str, prediction: str | None, reader: str | None = No
     Raises:
         InputError: It was made by `Predict` and has blocks missing, or dropped.
     """
+    if prediction and remote.is_remote(prediction):
+        return remote.absolute(prediction)
     path = prediction and str(Path(prediction).resolve())
     own = str(Path(out) / "prediction")
     if path == own:

@@ -6,6 +6,7 @@ for all. A worker, in this process or on another machine, rebuilds the task from
 file, so that there is one way through the code.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -40,6 +41,8 @@ class Task(BaseModel):
 
     name: ClassVar[str]
     """Names the records in OUT/.nucseg; unique among the tasks that share an OUT."""
+    stored_part: ClassVar[float] = 1.0
+    """Part of `expected_output` that is left after compression, as the preflight assumes it."""
 
     out: str
     """Output folder, a zarr group."""
@@ -133,6 +136,13 @@ class Task(BaseModel):
         """Bytes written, before compression."""
         raise NotImplementedError
 
+    def elsewhere(self, out: str) -> Self:
+        """The resolved task with another OUT, and the same inputs, for a dry run.
+
+        As it is here it is right for a task that reads nothing from its own OUT.
+        """
+        return self.model_copy(update={"out": out})
+
     def written(self) -> Path | None:
         """The array that `process` writes blocks to and whose `digest` it returns, for `nucseg verify`.
 
@@ -159,25 +169,31 @@ class Task(BaseModel):
 
     # What all tasks share
 
-    def prepared(self, *, overwrite: bool = False) -> Self:
+    def prepared(self, *, overwrite: bool = False, check: "Callable[[Task], object] | None" = None) -> Self:
         """The resolved task, with an OUT that it may work in; nothing is done yet.
 
         Args:
             overwrite: Whether a run with other settings may lie there.
+            check: Looks at the resolved task before OUT is touched.
 
         Raises:
             InputError: Inputs or OUT do not fit.
         """
-        return self._placed().resolved()._admitted(overwrite)
+        return self._placed().resolved()._admitted(overwrite, check)
 
     def prepared_behind(
-        self, earlier: "Sequence[Task]", *, overwrite: bool = False
+        self,
+        earlier: "Sequence[Task]",
+        *,
+        overwrite: bool = False,
+        check: "Callable[[Task], object] | None" = None,
     ) -> tuple[Self, int] | None:
         """As `prepared`, for a task that goes on together with earlier ones, see `following`.
 
         Args:
             earlier: These tasks, whose outputs exist, but not all of their blocks.
             overwrite: Whether a run with other settings may lie in OUT.
+            check: Looks at the resolved task before OUT is touched.
 
         Returns:
             The task and how far its blocks reach; None: it has to wait until the others are done.
@@ -186,18 +202,20 @@ class Task(BaseModel):
             InputError: Inputs or OUT do not fit.
         """
         found = self._placed().following(earlier)
-        return found and (found[0]._admitted(overwrite), found[1])
+        return found and (found[0]._admitted(overwrite, check), found[1])
 
     def _placed(self) -> Self:
         out = Path(self.out).resolve()
         check_folder(out)
         return self.model_copy(update={"out": str(out)})
 
-    def _admitted(self, overwrite: bool) -> Self:
+    def _admitted(self, overwrite: bool, check: "Callable[[Task], object] | None") -> Self:
         """See that workers can start, and claim OUT."""
         self.grid()  # or the block is impossible: nothing is left in OUT then
         if overwrite or not Records(self.out, self.name).complete():
             self.check_worker()
+        if check:
+            check(self)
         claim_folder(Path(self.out))
         if not overwrite:
             Records(self.out, self.name).check_same(self.description())
@@ -222,14 +240,17 @@ class Task(BaseModel):
             blocks), `peak_memory_bytes` (of the largest worker), and what `finish` returns.
 
         Raises:
-            InputError: Inputs or OUT do not fit.
+            InputError: Inputs or OUT do not fit, or memory or disk do not suffice (`preflight.check_fits`).
             BlocksFailed: Blocks are not done; the others are, and stay so.
         """
         from nucseg.blockwise.keeping import make_ready
         from nucseg.blockwise.launch import Local
+        from nucseg.blockwise.preflight import check_task
         from nucseg.blockwise.work import Work, do
 
-        work = Work(self.prepared(overwrite=overwrite), launcher or Local(workers=1), log)
+        launcher = launcher or Local(workers=1)
+        check = partial(check_task, launcher=launcher, overwrite=overwrite)
+        work = Work(self.prepared(overwrite=overwrite, check=check), launcher, log)
         work.begin(overwrite)
         make_ready([work], log)
         do([work])

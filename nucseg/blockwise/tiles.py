@@ -4,14 +4,14 @@ The network always sees inputs of one shape whose places do not depend on who as
 for every block that reads it: a halo that two blocks share is predicted twice and comes out the same, bit by bit.
 """
 
+from collections import Counter
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 
 from nucseg.blockwise.grid import Box, Grid, Shape
-from nucseg.blockwise.predict import Predict
-from nucseg.storage.encoding import Encoding
+from nucseg.blockwise.predictor import COUNTS, Predictor, Tile
 
 
 class Lattice(NamedTuple):
@@ -52,18 +52,15 @@ class PredictedTiles:
     """Reads like a volume (c, z, y, x), float32; tiles that were predicted are kept until `keep` drops them.
 
     Args:
-        predict: Resolved and loaded (`Predict.load`); its block is the tile.
+        predictor: Predicts them.
         lattice: Where tiles are.
     """
 
-    def __init__(self, predict: Predict, lattice: Lattice) -> None:
-        self.predict, self.lattice = predict, lattice
+    def __init__(self, predictor: Predictor, lattice: Lattice) -> None:
+        self.predictor, self.lattice = predictor, lattice
         self.predicted = 0
         """How many tiles were predicted so far."""
-        self._encoding = (
-            predict.encoding if isinstance(predict.encoding, Encoding) else Encoding(dtype="float32")
-        )
-        self._tiles: dict[Shape, tuple[np.ndarray, int, int]] = {}
+        self._tiles: dict[Shape, Tile] = {}
 
     @property
     def shape(self) -> Shape:
@@ -75,14 +72,14 @@ class PredictedTiles:
         end = tuple(b + n for b, n in zip(begin, shape, strict=True))
         box, values = Box(begin, (end[0], end[1], end[2])), None
         for index in self.lattice.over(box):
-            codes = self._tile(index)[0]
+            codes = self._tile(index).codes
             tile = self.lattice.inside(index)
             low = tuple(max(a, b) for a, b in zip(box.begin, tile.begin, strict=True))
             high = tuple(min(a, b) for a, b in zip(box.end, tile.end, strict=True))
             part = Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
             if values is None:
                 values = np.empty((len(codes), *shape), np.float32)
-            values[:, *part.inside(box)] = self._encoding.decode(codes[:, *part.inside(tile)])
+            values[:, *part.inside(box)] = self.predictor.encoding.decode(codes[:, *part.inside(tile)])
         if values is None:
             raise ValueError(f"an empty region: {box}")
         return values
@@ -93,22 +90,20 @@ class PredictedTiles:
         self._tiles = {index: tile for index, tile in self._tiles.items() if index in wanted}
 
     def counts(self, core: Box) -> dict[str, int]:
-        """`nonfinite` and `saturated` of the tiles whose first voxel lies in a core that was read.
+        """`Tile.counts` of the tiles whose first voxel lies in a core that was read.
 
         Cores that tile the volume have each tile once, so that their sums are those of the volume.
         """
-        counts = {"nonfinite": 0, "saturated": 0}
+        counts = Counter(dict.fromkeys(COUNTS, 0))
         for index in self.lattice.over(core):
             begin = self.lattice.inside(index).begin
             if all(b >= low for b, low in zip(begin, core.begin, strict=True)):
-                _, nonfinite, saturated = self._tile(index)
-                counts["nonfinite"] += nonfinite
-                counts["saturated"] += saturated
-        return counts
+                counts.update(self._tile(index).counts)
+        return dict(counts)
 
-    def _tile(self, index: Shape) -> tuple[np.ndarray, int, int]:
+    def _tile(self, index: Shape) -> Tile:
         if index not in self._tiles:
-            self._tiles[index] = self.predict.tile(self.lattice.begin(index), self.lattice.inside(index))
+            self._tiles[index] = self.predictor.tile(self.lattice.begin(index), self.lattice.inside(index))
             self.predicted += 1
         return self._tiles[index]
 

@@ -1,5 +1,6 @@
 """Whether a prediction and thresholds lie in the range of their head: the values after the activation."""
 
+from itertools import chain
 from math import isfinite
 
 import numpy as np
@@ -15,30 +16,22 @@ SAMPLE, SAMPLES = 32, 3
 """Voxels a side of the boxes of a prediction that are looked at before it is used, and their number an axis."""
 
 
-def check_values(path: str, data: np.ndarray, scenario: Scenario, *, finite: bool = True) -> None:
-    """Refuse what is no prediction after the activation.
+def check_values(path: str, data: np.ndarray, scenario: Scenario) -> None:
+    """Refuse what is no prediction after the activation; NaN and infinity do not count.
 
     Args:
         path: The prediction's, for the message.
         data: (c, z, y, x), a part of it.
         scenario: The heads that its channels follow.
-        finite: Whether to refuse NaN and infinity too.
 
     Raises:
-        InputError: Values beyond the range of a head, or no numbers.
+        InputError: Values beyond the range of a head.
     """
     for name, channels in scenario.slices().items():
         own = data[channels]
         low, high = float(own.min()), float(own.max())
         if not (isfinite(low) and isfinite(high)):
             known = np.isfinite(own)
-            if finite:
-                raise InputError(
-                    f"{path}: {name}",
-                    expected="a number in every voxel",
-                    received=f"{own.size - np.count_nonzero(known)} values that are NaN or infinite",
-                    remedy="look for the mistake in the network that predicted it, or replace them (background)",
-                )
             if not known.any():
                 continue
             low, high = float(own[known].min()), float(own[known].max())
@@ -53,12 +46,54 @@ def check_values(path: str, data: np.ndarray, scenario: Scenario, *, finite: boo
             )
 
 
+def check_finite(volume: Volume, path: str) -> None:
+    """Refuse a volume in which no value is a number. Looks in the middle first, and no further than to a number.
+
+    Args:
+        volume: An image or a prediction, opened.
+        path: Its path.
+
+    Raises:
+        InputError: All values are NaN or infinite.
+    """
+    if volume.dtype.kind != "f":
+        return
+    unit = tuple(min(u, n) for u, n in zip(volume.write_unit, volume.shape, strict=True))
+    z, y, x = (n // 2 // u * u for n, u in zip(volume.shape, unit, strict=True))
+    size = tuple(min(u, n - b) for u, n, b in zip(unit, volume.shape, (z, y, x), strict=True))
+    middle = ((z, y, x), (size[0], size[1], size[2]))
+    if any(np.isfinite(volume.read(*block)).any() for block in chain([middle], volume.blocks())):
+        return
+    raise InputError(
+        path,
+        expected="voxels that are numbers",
+        received="no finite voxel: all are NaN or infinite",
+        remedy="check the file, or how it was made",
+    )
+
+
+def usable(data: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """A part of a prediction in which voxels that are no number are background.
+
+    Args:
+        data: float32 (c, z, y, x).
+
+    Returns:
+        The data, NaN in all channels of a voxel where one was not finite, so that it is no foreground and casts no
+        vote; and where values are finite, bool (z, y, x), None if everywhere.
+    """
+    finite = np.isfinite(data).all(axis=0)
+    if finite.all():
+        return data, None
+    return np.where(finite, data, np.float32(np.nan)), finite
+
+
 def check_prediction(
     volume: Volume, path: str, scenario: Scenario, reach: int = 0, *, sampled: bool = True
 ) -> None:
     """Refuse a prediction of integers, and one with values beyond the range of a head in regularly chosen boxes.
 
-    NaN is left to the blocks, which name their place.
+    NaN is left to the blocks, which count it; a prediction without any number is refused.
 
     Args:
         volume: The prediction, opened.
@@ -85,7 +120,8 @@ def check_prediction(
         begin = tuple(b + max(0, n - SAMPLE) // 2 for b, n in zip(cell.begin, cell.shape, strict=True))
         size = tuple(min(n, SAMPLE) for n in cell.shape)
         data = volume.read((begin[0], begin[1], begin[2]), (size[0], size[1], size[2]))
-        check_values(path, data if data.ndim == 4 else data[None], scenario, finite=False)
+        check_values(path, data if data.ndim == 4 else data[None], scenario)
+    check_finite(volume, path)
 
 
 def check_thresholds(scenario: Scenario, decoding: Decoding) -> None:

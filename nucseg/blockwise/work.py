@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nucseg.blockwise.dropping import Drop, forget
+from nucseg.blockwise.estimate import estimating
 from nucseg.blockwise.grid import Block, Shape
 from nucseg.blockwise.history import attended
 from nucseg.blockwise.json_file import write_json
@@ -126,6 +127,8 @@ def do(works: Sequence[Work]) -> None:
         for work in at_work:
             write_json(work.records.job, work.task.job(work.run))
             stack.enter_context(attended(work.records, work.run, work.launcher, work.left))
+            workers = max(1, work.launcher.workers)
+            stack.enter_context(estimating(work.task, work.records, work.left, workers, work.log))
         if len(at_work) == 1:
             (work,) = at_work
             work.trouble = work.launcher.run(work.task, work.records, work.run, log=work.log)

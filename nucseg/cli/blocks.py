@@ -1,5 +1,6 @@
 """Verbs that work block by block: run, predict, segment, measure, worker."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,12 +27,58 @@ def encoding_option(function: Callable) -> Callable:
 
 
 def block_options(function: Callable) -> Callable:
-    """`--block`, `--launcher`, `--cluster` and `--overwrite`, the same for every blockwise verb."""
+    """`--block`, `--launcher`, `--cluster`, `--overwrite` and `--no-preflight`, the same for every blockwise verb."""
+    function = click.option(
+        "--no-preflight",
+        is_flag=True,
+        help="Start even if memory or disk do not suffice by what is expected.",
+    )(function)
     function = click.option(
         "--overwrite", is_flag=True, help="Start afresh where OUT holds a run with other settings."
     )(function)
     function = launcher_options("local:1")(function)
     return zyx("--block", int, "Block (and shard) size in voxels.")(function)
+
+
+def mask_options(function: Callable) -> Callable:
+    """`--mask` and what belongs to it, of `run` and `predict`; the function takes `mask`, a `Mask` or None."""
+
+    @functools.wraps(function)
+    def masked(
+        *args: Any, mask: str | None, mask_level: int, mask_above: float, mask_grow: int, **options: Any
+    ) -> Any:
+        from nucseg.blockwise.mask import Mask
+
+        chosen = mask and Mask(path=mask, level=mask_level, above=mask_above, grow=mask_grow)
+        return function(*args, mask=chosen, **options)
+
+    for option in (
+        click.option(
+            "--mask-grow", type=click.IntRange(min=0), default=0, help="Grow it by N of its voxels."
+        ),
+        click.option(
+            "--mask-above", type=float, default=0.0, help="Its voxels above this are inside [default: 0]."
+        ),
+        click.option("--mask-level", type=click.IntRange(min=0), default=0, help="Level of its pyramid."),
+        click.option(
+            "--mask",
+            metavar="IMAGE",
+            help="Look only inside this mask, which may be a coarse level of VOLUME; outside there are no nuclei, "
+            "and blocks wholly outside are skipped.",
+        ),
+    ):
+        masked = option(masked)
+    return masked
+
+
+def dry_run_option(function: Callable) -> Callable:
+    """`--dry-run`, of `run`, `predict`, `segment` and `measure`."""
+    return click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Do one block in memory and a temporary folder, say what all would take, and write nothing to OUT "
+        "(of run: the prediction, its longest step).",
+    )(function)
 
 
 def vote_options(function: Callable) -> Callable:
@@ -49,6 +96,9 @@ def vote_options(function: Callable) -> Callable:
 def segment_options(function: Callable) -> Callable:
     """The decoding options of `segment` and `run`."""
     for option in (
+        click.option(
+            "--compact", is_flag=True, help="Renumber instances 1, 2, ... n as uint32 (two more passes)."
+        ),
         click.option("--min-size", type=click.IntRange(min=0), help="Drop instances below N voxels."),
         click.option(
             "--dilate", type=click.IntRange(min=0), help="Grow instances by N voxels, into background only."
@@ -100,16 +150,24 @@ def segment_options(function: Callable) -> Callable:
 )
 @block_options
 @segment_options
+@dry_run_option
 @verb
-def run(volume: str, out: str, model: str, launcher: Any, **options: Any) -> dict[str, Any]:
+@mask_options
+def run(volume: str, out: str, model: str, launcher: Any, dry_run: bool, **options: Any) -> dict[str, Any]:
     """Predict, segment and measure VOLUME into OUT; the same command again goes on where it stopped.
 
     Segmentation begins while prediction goes on. Predictions are by far the largest thing that is written, and are
     deleted block by block when they are not needed any more, unless --keep predictions is given; the same command
     with it makes them again.
     """
+    from nucseg.blockwise.estimate import probe
+    from nucseg.blockwise.predict import Predict
     from nucseg.blockwise.run import run as run_volume
 
+    if dry_run:
+        names = ("checkpoint", "mirrors", "encoding", "block", "mask")
+        fields = {name: options[name] for name in names}
+        return probe(Predict(volume=volume, out=out, model=model, **fields), launcher)
     result = run_volume(volume, out, model=model, launcher=launcher, log=log, **options)
     return result.to_json()
 
@@ -128,7 +186,9 @@ def run(volume: str, out: str, model: str, launcher: Any, **options: Any) -> dic
     help="Largest nucleus diameter in micrometres that will be decoded with, if larger than in the training data.",
 )
 @block_options
+@dry_run_option
 @verb
+@mask_options
 def predict(
     volume: str,
     out: str,
@@ -140,9 +200,12 @@ def predict(
     block: Any,
     launcher: Any,
     overwrite: bool,
+    dry_run: bool,
+    mask: Any,
 ) -> dict[str, Any]:
     """Predict VOLUME block by block into OUT/prediction."""
     from nucseg.blockwise.decoding import diameter_voxels
+    from nucseg.blockwise.estimate import probe
     from nucseg.blockwise.predict import Predict
     from nucseg.volume import open_volume
 
@@ -156,7 +219,10 @@ def predict(
         encoding=encoding,
         reach=reach,
         block=block,
+        mask=mask,
     )
+    if dry_run:
+        return probe(task, launcher)
     return task.blockwise(launcher, overwrite=overwrite, log=log)
 
 
@@ -176,11 +242,17 @@ def predict(
 )
 @block_options
 @segment_options
+@dry_run_option
 @verb
-def segment(prediction: str, out: str, **options: Any) -> dict[str, Any]:
+def segment(prediction: str, out: str, dry_run: bool, **options: Any) -> dict[str, Any]:
     """Segment PREDICTION (channel first, after the activation) into OUT/labels/nuclei."""
-    from nucseg.blockwise.run import segment as segment_prediction
+    from nucseg.blockwise.estimate import probe
+    from nucseg.blockwise.steps import segment as segment_prediction
+    from nucseg.blockwise.steps import segment_task
 
+    if dry_run:
+        launcher, _ = options.pop("launcher"), options.pop("overwrite")
+        return probe(segment_task(prediction, out, **options), launcher)
     return segment_prediction(prediction, out, log=log, **options).to_json()
 
 
@@ -188,12 +260,18 @@ def segment(prediction: str, out: str, **options: Any) -> dict[str, Any]:
 @click.argument("volume")
 @click.argument("out")
 @block_options
+@dry_run_option
 @verb
-def measure(volume: str, out: str, block: Any, launcher: Any, overwrite: bool) -> dict[str, Any]:
+def measure(
+    volume: str, out: str, block: Any, launcher: Any, overwrite: bool, dry_run: bool
+) -> dict[str, Any]:
     """Measure each nucleus of OUT/labels/nuclei on VOLUME into OUT/tables/nuclei.csv and .parquet."""
+    from nucseg.blockwise.estimate import probe
     from nucseg.blockwise.measure import Measure
 
     task = Measure(volume=volume, out=out, block=block)
+    if dry_run:
+        return probe(task, launcher)
     return task.blockwise(launcher, overwrite=overwrite, log=log)
 
 

@@ -22,6 +22,7 @@ VERBS = {
     "segment": ("blocks", "Segment a prediction block by block."),
     "detect": ("points", "Find one point a nucleus in a prediction, block by block."),
     "measure": ("blocks", "Write one row a nucleus: place, size, intensity."),
+    "compact": ("labels", "Renumber labels from 1 without gaps, block by block."),
     "downsample": ("levels", "Add coarser levels to an image or its labels, block by block."),
     "verify": ("runs", "Read a run's OUT back, name lost or damaged blocks, repair them."),
     "status": ("runs", "Say how far a running or dead run is, and what failed."),

@@ -31,6 +31,6 @@ from nucseg.cli.verb import log, verb
 @verb
 def detect(prediction: str, out: str, **options: Any) -> dict[str, Any]:
     """Find one point a nucleus in PREDICTION (channel first) and write OUT/tables/points.csv and .parquet."""
-    from nucseg.blockwise.run import detect as detect_points
+    from nucseg.blockwise.steps import detect as detect_points
 
     return detect_points(prediction, out, log=log, **options).to_json()

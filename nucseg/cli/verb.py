@@ -44,7 +44,10 @@ def verb(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
             if "cluster" in kwargs:
                 from nucseg.blockwise.launchers import parse_launcher
 
-                kwargs["launcher"] = parse_launcher(kwargs["launcher"], kwargs.pop("cluster"))
+                launcher = parse_launcher(kwargs["launcher"], kwargs.pop("cluster"))
+                if kwargs.pop("no_preflight", False):
+                    launcher = launcher.model_copy(update={"preflight": False})
+                kwargs["launcher"] = launcher
             result = function(*args, **kwargs)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise

@@ -94,6 +94,14 @@ class Head(BaseModel):
         """Channels of the training target."""
         return self.channels
 
+    @property
+    def background(self) -> tuple[float, ...]:
+        """Value of each channel of a prediction far from any nucleus; not foreground at any threshold but the lowest.
+
+        Zeros, unless a head has another.
+        """
+        return (0.0,) * self.channels
+
     def weight_beside(self, radius: float) -> float:
         """Factor of this head's loss that balances it with the loss of center vectors, where none is given.
 

@@ -158,6 +158,11 @@ class Scenario(InstanceDecoder):
         parts = [head.activation(output[slices[head.name]]) for head in self.heads]
         return np.concatenate(parts, axis=0, dtype=np.float32)
 
+    @property
+    def background(self) -> tuple[float, ...]:
+        """Value of each channel of a prediction far from any nucleus; see `Head.background`."""
+        return tuple(value for head in self.heads for value in head.background)
+
     def mirrored(self, prediction: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """What the prediction of a mirrored image says about the image itself, of all heads; see `Head.mirrored`.
 

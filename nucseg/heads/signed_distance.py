@@ -54,6 +54,11 @@ class SignedDistance(Head):
         """The signed distance."""
         return 1
 
+    @property
+    def background(self) -> tuple[float, ...]:
+        """As far outside as the distance saturates."""
+        return (1.0,)
+
     def weight_beside(self, radius: float) -> float:
         """100 beside vectors in voxels, as published; 100 / radius**2 beside vectors in units of `radius` voxels.
 

@@ -30,6 +30,11 @@ class ThreeLabel(Head):
         return 3
 
     @property
+    def background(self) -> tuple[float, ...]:
+        """P(background) is 1."""
+        return 1.0, 0.0, 0.0
+
+    @property
     def target_channels(self) -> int:
         """One class number."""
         return 1

@@ -28,6 +28,8 @@ _STEPS = {
     "predict": "Prediction",
     "segment": "Segmentation",
     "sift": "Smallest size",
+    "collect_ids": "Ids",
+    "compact": "Renumbering",
     "measure": "Measurement",
     "detect": "Detection",
 }

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from nucseg.errors import InputError
-from nucseg.storage import ome
+from nucseg.storage import ome, remote
 from nucseg.storage.stacks import HDF5_SUFFIXES, TIFF_SUFFIXES, open_hdf5, open_npy, open_tiff, split_hdf5
 from nucseg.storage.stored import Stored
 
@@ -41,6 +41,8 @@ def real_path(path: str) -> str:
 
     Of `FILE.h5:DATASET` the file's, with the data set behind it. There need be nothing at the path.
     """
+    if remote.is_remote(path):
+        return remote.absolute(path)
     split = split_hdf5(path)
     if split is None:
         return os.path.realpath(path)
@@ -56,6 +58,13 @@ def open_stored(path: str, level: int = 0) -> Stored:
     lower = path.rstrip("/").lower()
     if ome.is_zarr(path):
         return ome.open_zarr(path, level)
+    if remote.is_remote(path):
+        raise InputError(
+            path,
+            expected="a zarr array or OME-Zarr image behind the URL",
+            received="no zarr metadata there",
+            remedy="check the address; other formats are read from files: download the volume first",
+        )
     if level != 0:
         raise InputError(
             f"{path}: level",

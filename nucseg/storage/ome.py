@@ -12,31 +12,35 @@ import zarr
 from yaozarrs import v05
 
 from nucseg.errors import InputError
+from nucseg.storage import remote
 from nucseg.storage.encoding import noted_encoding
 from nucseg.storage.stored import Float3, Stored, unit_um, unlabelled_axes
 
-_MARKS = ("zarr.json", ".zgroup", ".zarray")
+MARKS = ("zarr.json", ".zgroup", ".zarray")
+"""Files that make a folder a zarr group or array."""
 
 
 def is_zarr(path: str | Path) -> bool:
-    """Whether the folder is a zarr group or array of format 2 or 3."""
-    return any((Path(path) / mark).is_file() for mark in _MARKS)
+    """Whether the folder, or what is behind the URL, is a zarr group or array of format 2 or 3."""
+    return any(remote.has_file(path, mark) for mark in MARKS)
 
 
 def open_node(path: str, mode: str = "r") -> zarr.Array | zarr.Group:
-    """Open a zarr array or group without consolidated (maybe outdated) metadata.
+    """Open a zarr array or group without consolidated (maybe outdated) metadata; one behind a URL only for reading.
 
     Raises:
         InputError: If the metadata cannot be read.
     """
-    folder = Path(path)
+    where: Any = path
+    if remote.is_remote(path):
+        where, mode = remote.store(path), "r"
     try:
-        if (folder / "zarr.json").is_file():
-            node = zarr.open(path, mode=mode, zarr_format=3, use_consolidated=False)  # type: ignore[arg-type]
+        if remote.has_file(path, "zarr.json"):
+            node = zarr.open(where, mode=mode, zarr_format=3, use_consolidated=False)  # type: ignore[arg-type]
             return cast(zarr.Array | zarr.Group, node)
-        if (folder / ".zarray").is_file():
-            return zarr.open_array(path, mode=mode, zarr_format=2)
-        return zarr.open_group(path, mode=mode, zarr_format=2, use_consolidated=False)  # type: ignore[arg-type]
+        if remote.has_file(path, ".zarray"):
+            return zarr.open_array(where, mode=mode, zarr_format=2)
+        return zarr.open_group(where, mode=mode, zarr_format=2, use_consolidated=False)  # type: ignore[arg-type]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             path,
@@ -54,12 +58,14 @@ def metadata(group: zarr.Group) -> dict[str, Any]:
 
 
 def label_names(path: str) -> list[str]:
-    """Names of the label images below an image: those listed, and those found."""
-    folder = Path(path) / "labels"
-    if not is_zarr(folder):
+    """Names of the label images below an image: those listed, and those found; behind a URL those listed."""
+    where = remote.joined(path, "labels")
+    if not is_zarr(where):
         return []
-    listed = metadata(open_group(str(folder))).get("labels", [])
-    found = sorted(child.name for child in folder.iterdir() if is_zarr(child))
+    listed = metadata(open_group(where)).get("labels", [])
+    if remote.is_remote(path):
+        return list(listed)
+    found = sorted(child.name for child in Path(where).iterdir() if is_zarr(child))
     return [*listed, *(name for name in found if name not in listed)]
 
 
@@ -85,19 +91,19 @@ def open_zarr(path: str, level: int) -> Stored:
     """
     node = open_node(path)
     if isinstance(node, zarr.Array):
-        parent = Path(path).absolute().parent
+        parent = remote.parent(path)
         if is_zarr(parent):
-            image = open_node(str(parent))
+            image = open_node(parent)
             multiscale = _multiscale(image) if isinstance(image, zarr.Group) else None
             for dataset in (multiscale or {}).get("datasets", []):
-                if dataset.get("path") == Path(path).name:
+                if dataset.get("path") == remote.last_name(path):
                     return _stored(path, node, path, multiscale or {}, dataset)
         named = [str(name) for name in getattr(node.metadata, "dimension_names", None) or ()]
         axes = "".join(named) if all(len(n) == 1 for n in named) else ""
         return _of_array(path, axes or unlabelled_axes(path, node.shape), node, path, None)
     multiscale = _multiscale(node)
     if multiscale is None:
-        inside = sorted(key for key, _ in node.members())
+        inside = [] if remote.is_remote(path) else sorted(key for key, _ in node.members())
         series = [key for key in inside if (Path(path) / key / "0").exists()]
         hint = f"{path}/{series[0]}" if series else f"{path}/{inside[0]}" if inside else ""
         raise InputError(
@@ -114,7 +120,7 @@ def open_zarr(path: str, level: int) -> Stored:
             received=str(level),
             remedy="choose a level that the image has",
         )
-    where = str(Path(path) / datasets[level].get("path", str(level)))
+    where = remote.joined(path, str(datasets[level].get("path", level)))
     if not is_zarr(where):
         raise InputError(
             path,
@@ -134,6 +140,12 @@ def finest_level(group: zarr.Group) -> str | None:
     """Path of an image's finest array inside its group; None: the group is no image."""
     datasets = (_multiscale(group) or {}).get("datasets") or []
     return str(datasets[0].get("path", "0")) if datasets else None
+
+
+def finest_level_at(path: str) -> str | None:
+    """Path of the finest array of the image at a path or URL, inside it; None: it is no image."""
+    node = open_node(path) if is_zarr(path) else None
+    return finest_level(node) if isinstance(node, zarr.Group) else None
 
 
 def _multiscale(group: zarr.Group) -> dict[str, Any] | None:
@@ -184,9 +196,14 @@ def _of_array(
 
 def _opener(where: str) -> Any:
     def opened() -> Any:
+        if remote.is_remote(where):
+            array = open_node(where)
+            if getattr(array, "shards", None):
+                remote.require_parts(where)
+            return array
         try:
             return open_node(where, "r+")
-        except OSError:
+        except OSError:  # it may only be read
             return open_node(where, "r")
 
     return opened

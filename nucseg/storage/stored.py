@@ -10,6 +10,7 @@ import numpy as np
 
 from nucseg.errors import InputError
 from nucseg.storage.encoding import Encoding
+from nucseg.storage.remote import is_network_error
 
 Int3 = tuple[int, int, int]
 Float3 = tuple[float, float, float]
@@ -100,10 +101,10 @@ class Stored:
 
     def __post_init__(self) -> None:
         _check_axes(self.where, self.axes, self.shape)
-        if self.dtype.kind not in "buif":
+        if self.dtype.kind not in "buif" or self.dtype.itemsize > 8:
             raise InputError(
                 self.where,
-                expected="an array of integers, floats or booleans",
+                expected="an array of integers, floats or booleans, of at most 64 bits",
                 received=f"dtype {self.dtype}",
                 remedy="convert it to one of these first",
             )
@@ -137,8 +138,8 @@ class Stored:
         except (InputError, MemoryError):
             raise
         except Exception as error:  # each library and codec has its own
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # the file system's: missing, not allowed, not reachable now
+            if (isinstance(error, OSError) and error.errno is not None) or is_network_error(error):
+                raise  # the file system's or the network's: missing, not allowed, not reachable now
             region = ", ".join(f"{b}:{b + n}" for b, n in zip(begin, shape, strict=True))
             raise InputError(
                 f"{self.where} [{region}]",

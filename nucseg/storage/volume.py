@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 
 from nucseg.errors import InputError
+from nucseg.storage import remote
 from nucseg.storage.formats import open_stored
 from nucseg.storage.intensity import percentiles
 from nucseg.storage.stacks import split_hdf5
@@ -216,6 +217,8 @@ class Volume:
     def __reduce__(self) -> tuple:
         file, name = split_hdf5(self.path) or (self.path, "")
         path = os.path.abspath(file) + (f":{name}" if name else "")
+        if remote.is_remote(self.path):
+            path = self.path
         return _reopen, (path, self.channel, self.level, self.scale_um)
 
 

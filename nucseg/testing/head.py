@@ -35,11 +35,11 @@ def check_head(head: Head) -> None:
     """Check that a head keeps the contract of `nucseg.heads.base.Head`.
 
     Checked on a tiny volume with two touching nuclei and one cut by the border: name, kind and channels; the way
-    through JSON; shapes, types and finiteness of target, weight, loss, activation and decoding; that masked voxels
-    and voxels of weight 0 do not matter; that a target does not depend on where the crop lies, and that nothing is
-    taught about centres that are not known; that what `mirrored` makes of a target is the target of mirrored labels,
-    along all axes; that the loss has a gradient, falls along it and is never negative; that
-    a batch of two equal patches costs as much as one; that nothing is written into the inputs.
+    through JSON; shapes, types and finiteness of target, weight, loss, activation and decoding; that `background` is
+    none of the foreground; that masked voxels and voxels of weight 0 do not matter; that a target does not depend on
+    where the crop lies, and that nothing is taught about centres that are not known; that what `mirrored` makes of a
+    target is the target of mirrored labels, along all axes; that the loss has a gradient, falls along it and is never
+    negative; that a batch of two equal patches costs as much as one; that nothing is written into the inputs.
 
     Args:
         head: An instance of the class to check.
@@ -69,6 +69,7 @@ def _check(head: Head) -> None:
             f"{head.name}: no voxel of a fully annotated patch with known centres has a weight"
         )
     _check_loss(head, target, weight)
+    _check_background(head)
     prediction = _check_activation(head)
     check_mirrors(head, _labels(), _CROP)
     if head.is_main:
@@ -235,6 +236,15 @@ def _check_activation(head: Head) -> np.ndarray:
     same = np.array_equal(part, prediction[:, 2:5, 3:7, 1:9])
     require(same, head, "activation is voxel by voxel, so that blocks agree", "differences")
     return prediction
+
+
+def _check_background(head: Head) -> None:
+    values = np.array(head.background, np.float32)
+    require(values.shape == (head.channels,), head, "background has one value a channel", values)
+    if head.is_main or head.detects:
+        maps = np.broadcast_to(values[:, None, None, None], (head.channels, 1, 1, 1))
+        found = head.foreground(maps, head.default_foreground_threshold)
+        require(not found.any(), head, "background is no foreground", values)
 
 
 def _check_decoding(head: Head, prediction: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from nucseg.blockwise.detect import Detect
 from nucseg.blockwise.detect_instances import DetectInstances
 from nucseg.blockwise.launch import Local
 from nucseg.blockwise.measure import Measure
-from nucseg.blockwise.run import detect, segment
+from nucseg.blockwise.steps import detect, segment
 from nucseg.cli.main import cli
 from nucseg.errors import InputError
 from nucseg.evaluate import evaluate_paths

@@ -13,6 +13,7 @@ from nucseg.blockwise.fused import PredictAndSegment
 from nucseg.blockwise.grid import Box, Grid
 from nucseg.blockwise.launch import Local
 from nucseg.blockwise.predict import Predict
+from nucseg.blockwise.predictor import Tile
 from nucseg.blockwise.records import Records
 from nucseg.blockwise.run import run
 from nucseg.blockwise.segment import Segment
@@ -60,7 +61,7 @@ class Numbered:
 
     def tile(self, begin, box):
         self.asked.append(begin)
-        return self.values[:, *box.inside(Box((0, 0, 0), self.values.shape[1:]))], box.voxels, 1
+        return Tile(self.values[:, *box.inside(Box((0, 0, 0), self.values.shape[1:]))], box.voxels, 1, 0)
 
 
 def test_tiles_read_like_the_whole_in_every_lattice():

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from nucseg.blockwise.decoding import read_origin
 from nucseg.blockwise.launch import Local
-from nucseg.blockwise.predict import Predict, aligned
+from nucseg.blockwise.predict import Predict, aligned, block_for
 from nucseg.blockwise.records import Records
 from nucseg.cli.main import cli
 from nucseg.errors import InputError
@@ -82,6 +82,12 @@ def test_a_model_of_fixed_intensities_takes_them_in_every_volume(tmp_path, untra
 
 def test_blocks_are_rounded_to_the_pooling_and_clipped():
     assert aligned((128, 30, 31), (50, 100, 100), (4, 4, 2)) == (52, 32, 32)
+
+
+def test_blocks_follow_from_what_the_network_sees():
+    assert block_for((20, 20, 20)) == (128, 128, 128)
+    assert block_for((4, 44, 30)) == (128, 282, 192)
+    assert (282 + 2 * 44) ** 3 / 282**3 < 2.3
 
 
 def test_voxels_that_are_no_number_count_as_zero(tmp_path, untrained, raw):

@@ -5,11 +5,12 @@ import pytest
 from blockwise_cases import balls, labels_of, random_prediction, save_prediction
 
 from nucseg.blockwise.decoding import Origin, choose_decoding, diameter_voxels, read_origin, write_origin
+from nucseg.blockwise.flooding import first_halo
 from nucseg.blockwise.grid import default_block
 from nucseg.blockwise.labels import label_dtype
 from nucseg.blockwise.launch import Local
-from nucseg.blockwise.run import segment
 from nucseg.blockwise.segment import Segment
+from nucseg.blockwise.steps import segment
 from nucseg.errors import BlocksFailed, InputError
 from nucseg.heads.center_vectors import vote_threshold_grid
 from nucseg.heads.scenario import Decoding, Scenario
@@ -151,14 +152,6 @@ def test_the_whole_volume_says_what_a_block_means_then(tmp_path, prediction):
     assert not any("the whole volume at once" in line for line in lines)
 
 
-def test_a_prediction_with_nan_is_named(tmp_path):
-    prediction = balls((16, 16, 32), [(8, 8, 8), (8, 8, 24)], 4)
-    prediction[1, 8, 8, 9] = np.nan
-    path = save_prediction(tmp_path / "p.zarr", prediction)
-    with pytest.raises(BlocksFailed, match=r"1 of 2 blocks failed: \[0:16, 0:16, 0:16\].*NaN"):
-        segment(path, str(tmp_path / "o"), head="three_label", block=(16, 16, 16), max_halo=2, launcher=HERE)
-
-
 @pytest.mark.parametrize(
     ("scenario", "change", "message"),
     [
@@ -181,12 +174,9 @@ def test_only_values_after_the_activation_are_taken(tmp_path, scenario, change, 
     assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 7.0])
-def test_a_single_wrong_value_fails_its_block_whatever_the_channel(tmp_path, value):
+def test_a_single_wrong_value_fails_its_block_whatever_the_channel(tmp_path):
     prediction = balls((100, 16, 32), [(8, 8, 8), (80, 8, 24)], 4)
-    prediction[2, 0, 0, 0] = (
-        value  # the boundary is not used, and the sample is 32 voxels in the middle of thirds
-    )
+    prediction[2, 0, 0, 0] = 7.0  # the boundary is not used, and the sample is the middle of thirds
     path = save_prediction(tmp_path / "p.zarr", prediction)
     with pytest.raises(BlocksFailed, match=r"1 of 4 blocks failed: \[0:50, 0:16, 0:16\].*three_label"):
         segment(path, str(tmp_path / "o"), head="three_label", block=(50, 16, 16), launcher=HERE)
@@ -205,6 +195,14 @@ def test_a_single_wrong_value_fails_its_block_whatever_the_channel(tmp_path, val
 def test_thresholds_beyond_the_heads_range_are_refused(tmp_path, prediction, wrong):
     with pytest.raises(InputError, match="threshold: expected"):
         segment(prediction, str(tmp_path / "o"), head="three_label_cpv", launcher=HERE, **wrong)
+
+
+def test_the_first_halo_follows_from_the_nuclei():
+    scale = (0.2, 0.1, 0.1)
+    assert first_halo(scale, None, None) == first_halo(None, None, 9.0) == 32
+    assert first_halo(scale, None, 3.0) == 32
+    assert first_halo(scale, None, 9.05) == 69  # of 91 voxels
+    assert first_halo(scale, 1.05, 9.05) == 11
 
 
 def test_a_volume_of_one_default_block_is_cut_all_the_same():
