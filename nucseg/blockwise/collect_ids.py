@@ -1,5 +1,6 @@
 """The ids of all labels of a volume, each once, in a sorted file: the first pass of `Compact`."""
 
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -111,7 +112,7 @@ class CollectIds(OfLabels):
             write_ids(self._file(block.index), found.ids, found.sizes)
         return {"instances": len(found.ids), "ids_digest": array_digest(found.ids)}
 
-    def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    def finish(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Merge them. Returns `nuclei`, how many there are that are large enough.
 
         Raises:

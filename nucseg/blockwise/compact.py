@@ -6,6 +6,7 @@ block: an id becomes its place in that file, + 1. So the order of the ids stays,
 block and number of workers: that of `numpy.unique(labels, return_inverse=True)`.
 """
 
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,6 +15,7 @@ import numpy as np
 from numba import njit
 from pydantic import PrivateAttr
 
+from nucseg.blockwise.across_blocks import contained
 from nucseg.blockwise.collect_ids import CollectIds, OfLabels, original_ids
 from nucseg.blockwise.grid import Block, chunk_shape
 from nucseg.blockwise.labels import stored_label_digest
@@ -86,11 +88,11 @@ class Compact(OfLabels):
         """See `Task.stored_digest`."""
         return stored_label_digest(self._written(), block)
 
-    def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    def finish(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """`nuclei`, `digest`, of the new labels, and `original_ids`, the file that says which they were."""
         return {
             "nuclei": len(np.load(original_ids(self.out), mmap_mode="r")),
-            "digest": combine([int(block["digest"], 16) for block in blocks], self.grid().volume),
+            "digest": combine((int(block["digest"], 16) for block in blocks), self.grid().volume),
             "original_ids": str(original_ids(self.out)),
         }
 
@@ -131,11 +133,7 @@ def new_ids(ids: np.ndarray, every: np.ndarray) -> np.ndarray:
     Returns:
         uint32 (n,); 0 for those that are not among all.
     """
-    if not len(every):
-        return np.zeros(len(ids), np.uint32)
-    place = np.searchsorted(every, ids)
-    found = every[np.minimum(place, len(every) - 1)] == ids
-    return np.where(found, place + 1, 0).astype(np.uint32)
+    return np.where(contained(ids, every), np.searchsorted(every, ids) + 1, 0).astype(np.uint32)
 
 
 def renumber(labels: np.ndarray, ids: np.ndarray, new: np.ndarray) -> np.ndarray:

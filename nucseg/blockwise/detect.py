@@ -1,8 +1,9 @@
 """Points from a prediction, block by block, exactly as from the whole volume."""
 
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from pydantic import PrivateAttr, field_validator
@@ -17,9 +18,6 @@ from nucseg.blockwise.values import check_prediction, check_values, usable
 from nucseg.heads.scenario import PointDecoding, Scenario
 from nucseg.instances.detection import local_maxima
 from nucseg.volume import Volume, open_volume
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class Detect(Task):
@@ -133,7 +131,7 @@ class Detect(Task):
             "nonfinite": nonfinite,
         }
 
-    def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    def finish(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Write the table.
 
         Returns `nuclei`, its rows, `digest`, of places and scores, `table`, its path, and `nonfinite`.

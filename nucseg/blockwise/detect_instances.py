@@ -1,5 +1,6 @@
 """Points from instances: their centres of mass."""
 
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -81,7 +82,7 @@ class DetectInstances(Task):
         sums += found.sizes[:, None] * np.array(block.begin)
         return {"id": found.ids.tolist(), "sums": np.column_stack([sums, found.sizes]).tolist()}
 
-    def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    def finish(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Write the table. Returns `nuclei`, its rows, `digest`, of the places, and `table`, its path."""
         every = np.array([i for block in blocks for i in block["id"]], np.uint64)
         parts = np.array([row for block in blocks for row in block["sums"]], np.int64).reshape(-1, 4)

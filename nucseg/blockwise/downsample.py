@@ -1,6 +1,6 @@
 """Coarser levels of an OME-Zarr image or label image, block by block."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from math import prod
 from pathlib import Path
@@ -189,14 +189,14 @@ class Downsample(Task):
         values = open_volume(self.written()).read(block.begin, block.shape)
         return values_digest(values if values.ndim == 4 else values[None], block.begin, self.grid().volume)
 
-    def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    def finish(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """List the level. Returns its `digest`, `path`, `shape` and `scale_um`."""
         method = "mode" if self.method == "most frequent" else "mean"
         pyramid.list_level(self.out, level_array(self.out, self.level).name, self._settled(), method)
         made = open_volume(self.out, level=self.level)
         depth = max(1, made.channels) * made.shape[0]
         return {
-            "digest": combine([int(block["digest"], 16) for block in blocks], (depth, *made.shape[1:])),
+            "digest": combine((int(block["digest"], 16) for block in blocks), (depth, *made.shape[1:])),
             "path": str(self.written()),
             "shape": list(made.shape),
             "scale_um": None if made.scale_um is None else list(made.scale_um),

@@ -9,7 +9,7 @@ thought dead and reads it late would write wrong labels over right ones. An empt
 """
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -92,7 +92,7 @@ class Drop(Task):
         """Delete one block. Returns `bytes`, of its files."""
         return {"bytes": empty_files(self._task, block)}
 
-    def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    def finish(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """`bytes`, of all files."""
         return {"bytes": sum(block["bytes"] for block in blocks)}
 

@@ -149,7 +149,7 @@ class PredictAndSegment(Segment):
         result = super().process(block) | self._tiles.counts(block)
         return result | {"tiles": self._tiles.predicted - before}
 
-    def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    def finish(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """As `Segment.finish`; also sums of `predictor.COUNTS`, and `network_factor`, see `cost`, as it came out."""
         counts = {key: sum(block[key] for block in blocks) for key in (*COUNTS, "tiles")}
         factor = counts.pop("tiles") / self._tiles_of_predict()

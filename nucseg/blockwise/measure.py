@@ -1,5 +1,6 @@
 """One row a nucleus: where it is, how large, how bright. Blocks add up sums, which the driver merges."""
 
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -130,7 +131,7 @@ class Measure(Task):
             "intensity": np.array(light).reshape(len(raw), len(ids)).tolist(),
         }
 
-    def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    def finish(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Merge the blocks and write the table.
 
         Returns `nuclei`, its rows, `table`, its path, and `nonfinite`, the voxels of nuclei whose intensity is no
@@ -138,7 +139,7 @@ class Measure(Task):
         """
         volume, labels = self._open()
         scale = labels.scale_um or volume.scale_um
-        table = merged(blocks, labels.shape, scale, max(1, volume.channels))
+        table = merged(list(blocks), labels.shape, scale, max(1, volume.channels))
         path = write_table(self.out, "nuclei", table)
         nonfinite = sum(sum(map(sum, block.get("nonfinite", ()))) for block in blocks)
         return {"nuclei": len(table["id"]), "table": str(path), "nonfinite": nonfinite}

@@ -1,5 +1,6 @@
 """A trained network's prediction of a volume, block by block, equal to that of the whole to float rounding."""
 
+from collections.abc import Sequence
 from math import ceil, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -192,7 +193,7 @@ class Predict(Task):
         own = [records for records, head in heads if head and head["fields"].get("prediction", "") is None]
         return bool(own) and all(records.complete() for records in own)
 
-    def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    def finish(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """The sums of `nonfinite` (voxels), `saturated` (values) and `spared` (blocks), see `process`."""
         return {key: sum(int(block.get(key, 0)) for block in blocks) for key in COUNTS}
 

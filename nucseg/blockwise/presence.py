@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import zarr
 
 from nucseg.blockwise.grid import Block, Box, Grid, Shape
+from nucseg.blockwise.lines import Lines
 from nucseg.blockwise.records import Records
 from nucseg.errors import InputError
 from nucseg.instances.digest import array_digest
@@ -52,7 +52,7 @@ class Presence:
         head = records.head()
         grid = head.get("grid") if head else None
         self._grid = Grid(_triple(grid["volume"]), _triple(grid["block"])) if grid else None
-        self._lines: dict[Any, dict[str, Any]] | None = None
+        self._lines: Lines | None = None
 
     def check(self, box: Box) -> None:
         """See that each block of a box is stored, or was of zeros.
@@ -87,7 +87,7 @@ class Presence:
         if missing < len(chunk_files(self._volume, block)):
             return True
         if self._lines is None or block.index not in self._lines:
-            self._lines = dict(self._records.read()[0])
+            self._lines = self._records.read()[0]
         line = self._lines.get(block.index)
         if line is None or not line.get("digest"):
             return True

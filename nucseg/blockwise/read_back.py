@@ -1,5 +1,6 @@
 """Read what a task wrote, block by block, and say what is there now; any launcher spreads it over workers."""
 
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -69,7 +70,7 @@ class ReadBack(Task):
         except Exception as error:  # codecs raise what they like
             return {**found, "digest": None, "unreadable": f"{type(error).__name__}: {error}"}
 
-    def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    def finish(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """`found`: what was found, a line a block."""
         return {"found": {tuple(line["block"]): line for line in blocks}}
 

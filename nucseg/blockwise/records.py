@@ -30,6 +30,7 @@ import zarr
 
 from nucseg.blockwise.grid import Grid, Shape
 from nucseg.blockwise.json_file import write_json
+from nucseg.blockwise.lines import Lines, Places, read_lines
 from nucseg.errors import InputError
 from nucseg.storage import ome, remote
 from nucseg.storage.pyramid import size_and_time
@@ -169,35 +170,45 @@ class Records:
         self.path.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def lines(self) -> Iterator[dict[str, Any]]:
-        """All lines of all workers for the present hash; a line that a killed worker left torn is no line."""
-        head = self.head()
-        if head is None:
-            return
-        for file in sorted(self.folder.glob("blocks-*.jsonl")):
-            for text in file.read_text(encoding="utf-8").splitlines():
-                try:
-                    line = json.loads(text)
-                except json.JSONDecodeError:
-                    continue
-                if line.get("hash") == head["hash"]:
-                    yield line
+    def lines(self, status: str | None = None) -> Iterator[dict[str, Any]]:
+        """All lines of all workers for the present hash; a line that a killed worker left torn is no line.
 
-    def read(self, run: str | None = None) -> tuple[dict[Shape, dict[str, Any]], dict[Shape, str]]:
+        Args:
+            status: Only lines of this status.
+        """
+        return (line for _, _, line in self._placed(self._files(), status))
+
+    def read(self, run: str | None = None) -> tuple[Lines, dict[Shape, str]]:
         """Done blocks (grid index to line), and why others failed.
 
         Args:
             run: Failures of this run only; they are tried again by the next.
         """
-        done: dict[Shape, dict[str, Any]] = {}
-        failed: dict[Shape, str] = {}
-        for line in self.lines():
+        files, places, failed = self._files(), Places(), dict[Shape, str]()
+        for number, place, line in self._placed(files):
             z, y, x = line["block"]
             if line["status"] == "done":
-                done[z, y, x] = line
+                places.add((z, y, x), number, place)
             elif line["status"] == "failed" and line["run"] == run:
                 failed[z, y, x] = line["error"]
+        done = Lines(files, places)
         return done, {index: error for index, error in failed.items() if index not in done}
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("blocks-*.jsonl"))
+
+    def _placed(
+        self, files: list[Path], status: str | None = None
+    ) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """Number of the file, byte and line."""
+        head = self.head()
+        if head is None:
+            return
+        text = b"" if status is None else f'"status": "{status}"'.encode()
+        for number, file in enumerate(files):
+            for place, line in read_lines(file, text):
+                if line.get("hash") == head["hash"] and status in (None, line["status"]):
+                    yield number, place, line
 
     def complete(self) -> bool:
         """Whether there is a run and each of its blocks is done."""

@@ -10,6 +10,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Collection, Sequence
+from itertools import chain
 
 from nucseg.blockwise.grid import Block, Shape
 from nucseg.blockwise.history import attended, check_nobody_at_work
@@ -25,8 +26,8 @@ from nucseg.volume import open_volume
 def digests_before_damage(records: Records) -> dict[Shape, str]:
     """Digests that blocks had when they were first done, of those that were found damaged or needed again since."""
     found: dict[Shape, tuple[float, str]] = {}
-    for line in records.lines():
-        if line["status"] in (SET_ASIDE, DROPPED) and line.get("digest"):
+    for line in chain(records.lines(SET_ASIDE), records.lines(DROPPED)):
+        if line.get("digest"):
             z, y, x = line["block"]
             ended = line.get("ended", 0.0)
             if (z, y, x) not in found or ended < found[z, y, x][0]:

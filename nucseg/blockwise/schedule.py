@@ -112,8 +112,7 @@ def _daisy_task(step: Step, name: str, serve: Any) -> Any:
     mask = np.full(grid.shape, step.only is not None, np.uint8)
     for index in step.only or ():
         mask[index] = 0
-    for index in done:
-        mask[index] = 1
+    done.mark(mask)
     slots, restarts = step.launcher.slots()
     edge, margin = (-step.reach,) * 3, 2 * step.reach
     return daisy.Task(

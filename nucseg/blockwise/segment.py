@@ -5,6 +5,7 @@ knows from that whether its labels are those of the whole volume; if not, it tri
 Ids are places in the whole volume, so there is nothing to merge afterwards. See `nucseg.instances.watershed`.
 """
 
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, PrivateAttr, field_validator
 
+from nucseg.blockwise.across_blocks import count_instances
 from nucseg.blockwise.compact import Compact
 from nucseg.blockwise.flooding import HALO, certified, decoded
 from nucseg.blockwise.grid import Block, Box, Grid, Shape, chunk_shape, clipped, default_block
@@ -38,7 +40,7 @@ from nucseg.instances.watershed import flood, mahotas_flood
 from nucseg.volume import Volume, create_labels, open_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from nucseg.blockwise.launch import Launcher
 
@@ -201,11 +203,11 @@ class Segment(Task):
         made = labels_records(self.out)
         return made.folder.name != self.name and made.complete()
 
-    def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    def finish(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """`nuclei`, `digest` (of the values of all labels), `largest_halo`, `nonfinite`."""
         return {
-            "nuclei": len({i for block in blocks for i in block["ids"]}),
-            "digest": combine([int(block["digest"], 16) for block in blocks], self.grid().volume),
+            "nuclei": count_instances(blocks, self.grid()),
+            "digest": combine((int(block["digest"], 16) for block in blocks), self.grid().volume),
             "largest_halo": max(block["halo"] for block in blocks),
             "nonfinite": sum(block.get("nonfinite", 0) for block in blocks),
         }

@@ -5,7 +5,7 @@ pass writes its labels aside and this pass writes the final ones, so that each a
 worker of the first pass cannot bring anything back.
 """
 
-from collections import Counter
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from pydantic import Field, PrivateAttr
 
+from nucseg.blockwise.across_blocks import contained, count_instances, too_small
 from nucseg.blockwise.grid import Block, Grid, chunk_shape
 from nucseg.blockwise.labels import stored_label_digest
+from nucseg.blockwise.lines import InOrder
 from nucseg.blockwise.records import FOLDER, Records
 from nucseg.blockwise.task import Task
 from nucseg.instances.centroids import centroids
@@ -61,7 +63,10 @@ class Sift(Task):
         return [Path(self.out) / "labels" / "nuclei"]
 
     def create(self) -> None:
-        """Create the labels, empty."""
+        """Create the labels, empty, and add the sizes up over the blocks of the first pass."""
+        self._small_ids().parent.mkdir(parents=True, exist_ok=True)
+        lines = InOrder(Records(self.out, "segment").read()[0], self.grid())
+        np.save(self._small_ids(), too_small(lines, self.min_size))
         source = self._unsifted()
         create_labels(
             self.out,
@@ -74,20 +79,16 @@ class Sift(Task):
         )
 
     def start_worker(self) -> None:
-        """Open both arrays and add the sizes up over the blocks of the first pass."""
+        """Open both arrays, and map the ids that are dropped: only pages that are looked at are read."""
         self._source = self._unsifted()
         self._labels = open_volume(Path(self.out) / "labels" / "nuclei")
-        sizes: Counter[int] = Counter()
-        for line in Records(self.out, "segment").read()[0].values():
-            sizes.update(dict(zip(line["ids"], line["sizes"], strict=True)))
-        small = sorted(label for label, size in sizes.items() if size < self.min_size)
-        self._small = np.array(small, np.uint64)
+        self._small = np.load(self._small_ids(), mmap_mode="r")
 
     def process(self, block: Block) -> dict[str, Any]:
         """Copy one block. Returns `digest`, `ids` and `sizes` as the segmentation does."""
         labels = self._source.read(block.begin, block.shape)
         found = centroids(labels)
-        dropped = np.isin(found.ids, self._small)
+        dropped = contained(found.ids, self._small)
         if dropped.any():
             labels[np.isin(labels, found.ids[dropped])] = 0
         if not dropped.all():
@@ -106,11 +107,11 @@ class Sift(Task):
         """See `Task.stored_digest`."""
         return stored_label_digest(self._written(), block)
 
-    def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    def finish(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """`nuclei` and `digest`."""
         return {
-            "nuclei": len({i for block in blocks for i in block["ids"]}),
-            "digest": combine([int(block["digest"], 16) for block in blocks], self.grid().volume),
+            "nuclei": count_instances(blocks, self.grid()),
+            "digest": combine((int(block["digest"], 16) for block in blocks), self.grid().volume),
         }
 
     def expected_memory(self) -> tuple[int, int]:
@@ -122,6 +123,9 @@ class Sift(Task):
         """One label a voxel."""
         source = self._unsifted()
         return prod(source.shape) * source.dtype.itemsize
+
+    def _small_ids(self) -> Path:
+        return Records(self.out, self.name).folder / "small_ids.npy"
 
     def _unsifted(self) -> Volume:
         return open_volume(Path(self.out) / UNSIFTED / "labels" / "nuclei")

@@ -3,6 +3,7 @@
 import json
 import time
 from datetime import UTC, datetime
+from heapq import heappush, heappushpop
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from nucseg.blockwise.dropping import dropped_blocks
 from nucseg.blockwise.grid import Grid, Shape
 from nucseg.blockwise.history import held_by_workers, newest_record, process_alive, runs
 from nucseg.blockwise.job import recorded
+from nucseg.blockwise.lines import Lines
 from nucseg.blockwise.records import SET_ASIDE, Records
 from nucseg.errors import InputError
 
@@ -144,7 +146,7 @@ def _task_status(name: str, records: Records) -> TaskStatus:
     history, now = runs(records), time.time()
     done, _ = records.read()
     failed = _failures(records, history, done)
-    aside = {tuple(line["block"]) for line in records.lines() if line["status"] == SET_ASIDE} - done.keys()
+    aside = {tuple(line["block"]) for line in records.lines(SET_ASIDE)} - done.keys()
     grid = _grid(head)
     attempts = [run for run in history if run["kind"] == "run" or run["ended"] is None]
     state, based_on = _state(records, attempts, done, total - len(aside), now)
@@ -152,7 +154,7 @@ def _task_status(name: str, records: Records) -> TaskStatus:
         undone = (block.index for block in grid if block.index not in done and block.index not in aside)
         failed = {index: {"error": "lost with its worker"} for index in undone} | failed
     rate = _rate(attempts, done, state, now)
-    slow = sorted(done.items(), key=lambda item: -item[1]["seconds"])[:SLOWEST]
+    cost = _Cost(done)
     return TaskStatus(
         task=name,
         state=state,
@@ -168,9 +170,9 @@ def _task_status(name: str, records: Records) -> TaskStatus:
         blocks_per_minute=rate and rate[0] * 60,
         mvox_per_s=rate and rate[1] / 1e6,
         seconds_left=(total - len(done)) / rate[0] if rate and state == "running" else None,
-        slowest=[_block(grid, index, seconds=line["seconds"]) for index, line in slow],
-        block_seconds=sum(line["seconds"] for line in done.values()),
-        peak_memory_bytes=max((line["peak_memory_bytes"] for line in done.values()), default=0),
+        slowest=[_block(grid, index, seconds=seconds) for seconds, index in cost.slowest],
+        block_seconds=cost.seconds,
+        peak_memory_bytes=cost.memory,
         runs=[
             {**run, "started": _utc(run["started"]), "ended": run["ended"] and _utc(run["ended"])}
             for run in history
@@ -184,7 +186,7 @@ def _task_status(name: str, records: Records) -> TaskStatus:
 
 
 def _state(
-    records: Records, history: list[dict[str, Any]], done: dict[Shape, dict[str, Any]], whole: int, now: float
+    records: Records, history: list[dict[str, Any]], done: Lines, whole: int, now: float
 ) -> tuple[State, str]:
     """The state of a task and how it is known; `whole`: blocks that were never found damaged, or are made again."""
     total = (records.head() or {}).get("blocks")
@@ -208,31 +210,46 @@ def _state(
         return "running", f"workers hold the task's lock; {driver} cannot be asked from here"
     began = last["started"] if last else 0.0
     age = now - max(newest_record(records) or began, began)
-    patience = max(PATIENCE, 3 * max((line["seconds"] for line in done.values()), default=0.0))
+    patience = max(PATIENCE, 3 * max((line["seconds"] for line in done.by_file()), default=0.0))
     sign = f"the newest record is {age:.0f} s old; {driver} cannot be asked from here"
     return ("running" if age < patience else "stopped"), sign
 
 
-def _rate(
-    history: list[dict[str, Any]], done: dict[Shape, dict[str, Any]], state: State, now: float
-) -> tuple[float, float] | None:
+def _rate(history: list[dict[str, Any]], done: Lines, state: State, now: float) -> tuple[float, float] | None:
     """Blocks and voxels a second, of the last minutes where the task is running, else of the newest run."""
     for run in reversed(history):
-        lines = [line for line in done.values() if line["run"] == run["run"] and "ended" in line]
-        begin, end = run["started"], run["ended"] or max((line["ended"] for line in lines), default=0.0)
-        if state == "running" and run is history[-1]:
-            begin, end = max(begin, now - WINDOW), now
-        lines = [line for line in lines if line["ended"] >= begin]
-        if lines and end > begin:
-            return len(lines) / (end - begin), sum(prod(line["shape"]) for line in lines) / (end - begin)
+        going_on = state == "running" and run is history[-1]
+        begin = max(run["started"], now - WINDOW) if going_on else run["started"]
+        blocks, voxels, newest = 0, 0, 0.0
+        for line in done.by_file():
+            if line["run"] == run["run"] and line.get("ended", -1.0) >= begin:
+                blocks, voxels = blocks + 1, voxels + prod(line["shape"])
+                newest = max(newest, line["ended"])
+        end = now if going_on else run["ended"] or newest
+        if blocks and end > begin:
+            return blocks / (end - begin), voxels / (end - begin)
         if state == "running":
             return None
     return None
 
 
-def _failures(
-    records: Records, history: list[dict[str, Any]], done: dict[Shape, dict[str, Any]]
-) -> dict[Shape, dict[str, Any]]:
+class _Cost:
+    """What done blocks took: `seconds` of all, the most `memory`, and the `slowest`, seconds and grid index."""
+
+    def __init__(self, done: Lines) -> None:
+        self.seconds, self.memory, slowest = 0.0, 0, list[tuple[float, tuple[int, ...]]]()
+        for line in done.by_file():
+            self.seconds += line["seconds"]
+            self.memory = max(self.memory, line["peak_memory_bytes"])
+            z, y, x = line["block"]
+            entry = (line["seconds"], (-z, -y, -x))  # of equal ones the first
+            (heappush if len(slowest) < SLOWEST else heappushpop)(slowest, entry)
+        self.slowest: list[tuple[float, Shape]] = [
+            (seconds, (-z, -y, -x)) for seconds, (z, y, x) in sorted(slowest, reverse=True)
+        ]
+
+
+def _failures(records: Records, history: list[dict[str, Any]], done: Lines) -> dict[Shape, dict[str, Any]]:
     """Lines of blocks that failed in the newest run, or in a repair since, and are not done."""
     last = max((i for i, run in enumerate(history) if run["kind"] == "run"), default=0)
     names = {run["run"] for run in history[last:]} or {_job_run(records)}

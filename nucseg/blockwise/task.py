@@ -6,6 +6,7 @@ for all. A worker, in this process or on another machine, rebuilds the task from
 file, so that there is one way through the code.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -19,7 +20,7 @@ from nucseg.instances.digest import array_digest
 from nucseg.volume import Volume, open_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from nucseg.blockwise.chain import Chain
     from nucseg.blockwise.launch import Launcher
@@ -109,7 +110,7 @@ class Task(BaseModel):
         """
         raise NotImplementedError
 
-    def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    def finish(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Add up what `process` returned, in the grid's order. Called in the driver, all blocks done."""
         return {}
 

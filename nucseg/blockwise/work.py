@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from nucseg.blockwise.estimate import estimating
 from nucseg.blockwise.grid import Block, Shape
 from nucseg.blockwise.history import attended
 from nucseg.blockwise.json_file import write_json
+from nucseg.blockwise.lines import InOrder
 from nucseg.blockwise.records import Records, Writer
 from nucseg.blockwise.schedule import Step, run_steps
 from nucseg.blockwise.tables import note_tables
@@ -85,28 +87,26 @@ class Work:
     def result(self) -> dict[str, Any]:
         """Add the blocks up, all of them done; see `Task.blockwise`."""
         done, _ = self.records.read(self.run)
-        lines = [done[block.index] for block in self.grid]
-        now = [line for line in lines if line["run"] == self.run]
-        voxels = sum(self.grid[tuple(line["block"])].voxels for line in now)
-        finished = self.task.finish(lines)
+        voxels, peak, begin, end = 0, 0, inf, 0.0
+        for line in done.by_file():
+            peak = max(peak, line["peak_memory_bytes"])
+            if line["run"] == self.run:
+                voxels += self.grid[tuple(line["block"])].voxels
+                begin, end = min(begin, line["ended"] - line["seconds"]), max(end, line["ended"])
+        finished = self.task.finish(InOrder(done, self.grid))
         note_tables(self.records, self.task.outputs())
-        seconds = self._seconds(now)
+        # of a task that waits for others, from its first block's begin to its last one's end
+        waited = self.after and voxels
+        seconds = max(end - begin, 1e-3) if waited else time.perf_counter() - self.started
         return {
             "blocks": len(self.grid),
             "skipped": self.skipped,
             "failed": 0,
             "seconds": seconds,
             "mvox_per_s": voxels / 1e6 / seconds,
-            "peak_memory_bytes": max(line["peak_memory_bytes"] for line in lines),
+            "peak_memory_bytes": peak,
             **finished,
         }
-
-    def _seconds(self, now: list[dict[str, Any]]) -> float:
-        """Time since it began; of a task that waits for others, from its first block's begin to its last one's end."""
-        if not (self.after and now):
-            return time.perf_counter() - self.started
-        begin = min(line["ended"] - line["seconds"] for line in now)
-        return max(max(line["ended"] for line in now) - float(begin), 1e-3)
 
     def undone(self) -> tuple[list[Block], dict[Shape, str]]:
         """Blocks that are not done, and why, as far as that is known."""

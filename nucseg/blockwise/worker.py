@@ -71,8 +71,8 @@ class Worker:
             raise NucsegError(f"{self.records.path}: this run has been replaced by another; nothing to do")
         self._writer = Writer(self.records, self.key, self.run)
         self._open.callback(self._writer.close)
-        for line in self.records.lines():
-            if line["status"] == DROPPED and line.get("digest"):
+        for line in self.records.lines(DROPPED):
+            if line.get("digest"):
                 self._dropped[tuple(line["block"])] = line["digest"]
         self.task.start_worker()
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -106,7 +107,7 @@ class Doubled(Task):
         open_volume(self.outputs()[0]).write(block.begin, 2 * data)
         return {"sum": int(data.sum())}
 
-    def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    def finish(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return {"sum": sum(block["sum"] for block in blocks)}
 
     def expected_memory(self) -> tuple[int, int]:

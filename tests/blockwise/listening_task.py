@@ -1,6 +1,7 @@
 """A task that notes on which addresses its scheduler listens; workers import it."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,5 +22,5 @@ class Listening(Doubled):
         found = {row[1].split(":")[0] for row in rows if row[3] == "0A" and row[1].endswith(f":{port}")}
         return {**super().process(block), "addresses": sorted(found)}
 
-    def finish(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    def finish(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return {"addresses": blocks[0]["addresses"]}
