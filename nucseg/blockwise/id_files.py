@@ -104,7 +104,7 @@ def _ranges(files: list[Path], low: int = 1, high: int = 2**64 - 1) -> Iterator[
             begin, many = index, 0
         many += int(count)
         if many > BUCKET and width > 1:  # one bin alone
-            yield from _ranges(files, low + index * width, low + (index + 1) * width - 1)
+            yield from _ranges(files, low + index * width, min(low + (index + 1) * width - 1, high))
             begin, many = index + 1, 0
     if many:
         yield low + begin * width, min(low + len(counts) * width - 1, high)

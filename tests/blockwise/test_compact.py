@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from blockwise_cases import labels_of, random_prediction, random_raw, save_prediction, save_raw
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nucseg.blockwise import id_files
@@ -63,7 +63,8 @@ def save_labels(path: Path, labels: np.ndarray, shard: tuple[int, int, int]) -> 
     return str(path)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=200, deadline=None)
+@example([dict.fromkeys((2, 5, 6, 7, 10), 1)], 0, (1, 2))  # a range within a range whose end it shares
 @given(
     st.lists(
         st.dictionaries(st.integers(1, 2**64 - 1) | st.integers(1, 40), st.integers(1, 9), max_size=30),
