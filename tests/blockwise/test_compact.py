@@ -63,7 +63,7 @@ def save_labels(path: Path, labels: np.ndarray, shard: tuple[int, int, int]) -> 
     return str(path)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @example([dict.fromkeys((2, 5, 6, 7, 10), 1)], 0, (1, 2))  # a range within a range whose end it shares
 @given(
     st.lists(
