@@ -7,7 +7,7 @@ predicted. What two blocks read is predicted twice: see `PredictAndSegment.cost`
 from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import PrivateAttr
 
@@ -37,6 +37,7 @@ class PredictAndSegment(Segment):
     """
 
     # The name is that of Segment, which writes the same labels: one of the two, never a mixture.
+    network: ClassVar[bool] = True
 
     volume: str
     """The raw image."""

@@ -94,11 +94,15 @@ def cores() -> int:
 class Local(Launcher):
     """Workers are processes on this machine, each with its share of the cores; nobody else can connect.
 
+    Where there are several GPUs, each worker of a task with a network has one of them.
+
     >>> Local(workers=0).workers    # in this process
     0
     """
 
     workers: int = Field(default_factory=cores, ge=0)
+    threads: int | None = Field(None, ge=1)
+    """Of each worker; None: the cores, divided by the workers."""
 
     def shared_memory(self) -> int | None:
         """What this machine has, or the control group of this process."""
@@ -106,7 +110,7 @@ class Local(Launcher):
 
     def worker_function(self, job: Path) -> Callable[[], None]:
         """Becomes the worker: its threads are set before anything is imported."""
-        threads = str(max(1, cores() // max(1, self.workers)))
+        threads = str(self.threads or max(1, cores() // max(1, self.workers)))
         names = ("OMP", "OPENBLAS", "MKL", "NUMBA")
         environment = {f"{name}_NUM_THREADS": threads for name in names}
         environment |= {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": "1"}

@@ -44,6 +44,8 @@ class Task(BaseModel):
     """Names the records in OUT/.nucseg; unique among the tasks that share an OUT."""
     stored_part: ClassVar[float] = 1.0
     """Part of `expected_output` that is left after compression, as the preflight assumes it."""
+    network: ClassVar[bool] = False
+    """Whether a network runs in it: each worker on a machine with several GPUs gets one of its own."""
 
     out: str
     """Output folder, a zarr group."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nucseg.blockwise.gate import KEY, Passage, RunEnded, read_key
+from nucseg.blockwise.gpu import claim_gpu
 from nucseg.blockwise.grid import Shape
 from nucseg.blockwise.job import read_job, task_of
 from nucseg.blockwise.launch import short_error
@@ -192,6 +193,8 @@ def run_job(path: str | Path) -> dict[str, Any]:
         )
     context, passage = _through_gate(daisy.Context.from_env(), Path(path), job)
     task = task_of(job)
+    if task.network:
+        claim_gpu()
     records = Records(task.out, task.name)
     client = daisy.Client(context)
     worker = Worker(task, records, job["hash"], job["run"], stderr=_stderr_below(records.folder))
