@@ -11,6 +11,7 @@ from nucseg.blockwise.decoding import (
     diameter_voxels,
     read_origin,
     settled_scenario,
+    warn_of_defaults,
 )
 from nucseg.blockwise.detect import Detect
 from nucseg.blockwise.detect_instances import DetectInstances
@@ -82,6 +83,8 @@ def run(
             `foreground_threshold`, `vote_passes`, `votes_from`, `reach`, `distance`, `within` (voxels), `dilate`,
             `min_size`.
 
+    Logs a warning where the model was selected for points only, so that instances take default thresholds.
+
     Raises:
         InputError: Input that does not fit, such as a field of `Decoding` for a model that finds points; or an OUT
             of something else.
@@ -109,6 +112,7 @@ def run(
         reach = _reach(scale, nucleus_um, record.nucleus_um, selected, decoding.get("seeds"))
         chosen = choose_decoding(trained.scenario, selected, **{"reach": reach, **decoding})
         check_thresholds(trained.scenario, chosen)
+        warn_of_defaults(trained.points, selected, chosen, **decoding)
         halo = reach if nucleus_um and reach else HALO
         segment = Segment(out=out, decoding=chosen, block=block, halo=halo, max_halo=max_halo)
         tasks = (segment, Measure(volume=volume, out=out, channel=channel))
@@ -180,6 +184,7 @@ def segment(
     scenario = settled_scenario(prediction, Scenario.named(head) if head else None, origin)
     reach = _reach(volume.scale_um, nucleus_um, origin.nucleus_um, origin.decoding, decoding.get("seeds"))
     chosen = choose_decoding(scenario, origin.decoding, **{"reach": reach, **decoding})
+    warn_of_defaults(origin.points, origin.decoding, chosen, **decoding)
     task = Segment(
         prediction=prediction,
         out=out,
