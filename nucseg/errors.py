@@ -50,5 +50,17 @@ class BlocksFailed(NucsegError):
         }
 
 
+def own_cause(error: BaseException) -> NucsegError | None:
+    """The error of ours that another library, such as gunpowder, wrapped in its own; None where there is none."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        if isinstance(found, NucsegError):
+            return found
+        seen.add(id(found))
+        found = found.__cause__ or found.__context__
+    return None
+
+
 def _rebuild(kind: type[InputError], what: str, expected: str, received: str, remedy: str) -> InputError:
     return kind(what, expected=expected, received=received, remedy=remedy)

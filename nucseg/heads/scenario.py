@@ -19,6 +19,7 @@ from pydantic import (
 import nucseg.heads
 from nucseg.errors import InputError
 from nucseg.heads.base import Head, head_class
+from nucseg.heads.calls import calling
 from nucseg.heads.center_vectors import CenterVectors
 from nucseg.heads.decoding import Decoding
 from nucseg.heads.points import PointDecoding
@@ -121,6 +122,9 @@ class Scenario(InstanceDecoder):
 
         Returns:
             For each head's name a scalar tensor.
+
+        Raises:
+            HeadFailed: A head's `loss` raised an error; the message names head and method.
         """
         packed = channels_of({head.name: head.target_channels + 1 for head in self.heads})
         outputs = self.slices()
@@ -128,7 +132,8 @@ class Scenario(InstanceDecoder):
         for head in self.heads:
             part = y_true[..., packed[head.name]]
             target, weight = part[..., : head.target_channels], part[..., head.target_channels]
-            losses[head.name] = head.loss(y_pred[..., outputs[head.name]], target, weight)
+            with calling(head, "loss"):
+                losses[head.name] = head.loss(y_pred[..., outputs[head.name]], target, weight)
         return losses
 
     def loss(self, y_true: Any, y_pred: Any) -> Any:
@@ -152,10 +157,14 @@ class Scenario(InstanceDecoder):
 
         Raises:
             InputError: Not as many channels as the heads have.
+            HeadFailed: A head's `activation` raised an error.
         """
         self.check_channels(output)
         slices = self.slices()
-        parts = [head.activation(output[slices[head.name]]) for head in self.heads]
+        parts = []
+        for head in self.heads:
+            with calling(head, "activation"):
+                parts.append(head.activation(output[slices[head.name]]))
         return np.concatenate(parts, axis=0, dtype=np.float32)
 
     def mirrored(self, prediction: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
