@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import tifffile
 
+from nucseg.blockwise.launch import Local
+from nucseg.blockwise.run import run
 from nucseg.errors import InputError, NucsegError
+from nucseg.heads.center_vectors import CenterVectors
 from nucseg.heads.scenario import Scenario
 from nucseg.network.checkpoint import list_checkpoints
 from nucseg.network.record import RunRecord
@@ -332,6 +335,16 @@ def test_failures_are_nucsegs_own(straight, volume, tmp_path, caplog):
         train(config(volume, patch=none), tmp_path / "run")
     # A run that failed before its first step does not stand in the way.
     train(config(volume), tmp_path / "run", iterations=1)
+
+
+def test_center_vectors_alone_find_points_and_unit_vectors_alone_are_refused(volume, tmp_path):
+    trained = train(config(volume, scenario=Scenario([CenterVectors()])), tmp_path / "run", iterations=1)
+    assert trained.iteration == 1
+    found = run(volume, str(tmp_path / "o"), str(tmp_path / "run"), launcher=Local(workers=0))
+    assert list(found.steps) == ["predict", "detect"]
+    with pytest.raises(InputError, match=r"heads cpv: .* received unit vectors"):
+        train(config(volume, scenario=Scenario([CenterVectors(unit=True)])), tmp_path / "unit")
+    assert not (tmp_path / "unit").exists()
 
 
 def test_a_missing_backend_is_told_first(volume, tmp_path, monkeypatch):

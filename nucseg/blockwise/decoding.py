@@ -199,8 +199,9 @@ def choose_points(
             received=str(fields["foreground_threshold"]),
             remedy="leave it out, or take points from votes (--source votes)",
         )
-    scenario.check_source(base.source)
-    return PointDecoding(**fields)
+    chosen = PointDecoding(**fields)
+    scenario.check_points(chosen)
+    return chosen
 
 
 def _refuse(changes: dict[str, Any], names: tuple[str, ...], found: str, remedy: str) -> None:

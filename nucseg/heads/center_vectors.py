@@ -16,7 +16,8 @@ class CenterVectors(Head):
 
     Auxiliary: beside a main head it helps the training, and its votes are another source of seeds: each
     foreground voxel adds 1 at the voxel its vector points to; seeds are where the smoothed votes exceed a
-    threshold.
+    threshold. Without another head nothing says what is foreground: then all voxels vote, and the maxima of the
+    votes are points (detection), no instances.
 
     Attributes:
         scale: The network's output times this are voxels; about the mean radius of a nucleus for small
