@@ -8,9 +8,12 @@ from click.testing import CliRunner
 from test_training import config, volume  # noqa: F401  # a fixture
 
 from nucseg.cli.main import cli
+from nucseg.errors import InputError
 from nucseg.heads.calls import HeadFailed
 from nucseg.heads.center_vectors import CenterVectors
 from nucseg.heads.scenario import Scenario
+from nucseg.network.record import RunRecord
+from nucseg.network.unet import unet
 from nucseg.training import train
 
 
@@ -66,3 +69,19 @@ def test_the_command_says_one_line_and_debug_the_traceback(volume, tmp_path, deb
         told = result.exception.__cause__
         assert "broken_heads.py" in str(told)
         assert "1 / 0" in str(told)
+
+
+def test_a_run_whose_head_is_not_installed_here_says_so(tmp_path):
+    RunRecord(scenario=Scenario.named("gauss"), network=unet("tiny")).write(tmp_path)
+    record = tmp_path / "run.json"
+    good = record.read_text()
+    record.write_text(good.replace('"gaussian_centers"', '"lab.heads:Blobs"'))
+    with pytest.raises(
+        InputError, match=r"run\.json: head 'lab\.heads:Blobs': .*that the package is installed here"
+    ):
+        RunRecord.read(tmp_path)
+    record.write_text(good.replace('"seed": 0', '"seed": "none"'))
+    with pytest.raises(
+        InputError, match=r"expected the record of a training run; received seed = 'none'; use the"
+    ):
+        RunRecord.read(tmp_path)

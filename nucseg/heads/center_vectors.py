@@ -43,7 +43,7 @@ class CenterVectors(Head):
     @model_validator(mode="after")
     def _unit_has_no_size(self) -> Self:
         if self.unit and (self.scale != 1 or self.voxel_um is not None):
-            raise ValueError("unit vectors have no size: leave out scale and voxel_um")
+            raise ValueError("no scale and no voxel_um beside unit: unit vectors have no size")
         return self
 
     @property

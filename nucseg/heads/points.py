@@ -45,9 +45,11 @@ class PointDecoding(BaseModel):
     @model_validator(mode="after")
     def _votes_are_bounded(self) -> Self:
         if self.source == "votes" and self.reach == 0:
-            raise ValueError("votes need a reach: the largest diameter of a nucleus, in voxels")
+            raise ValueError("a reach for votes: the largest diameter of a nucleus, in voxels")
         if self.source == "votes" and self.votes_from == "foreground" and self.foreground_threshold is None:
-            raise ValueError("votes need a foreground_threshold, which says which voxels vote")
+            raise ValueError(
+                "a foreground_threshold for votes from the foreground, which says which voxels vote"
+            )
         return self
 
 

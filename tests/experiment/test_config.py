@@ -108,7 +108,7 @@ def test_one_volume_under_two_names_serves_twice(tmp_path):
 
 @pytest.mark.parametrize("name", [".", "..", "volumes", "tables", "figures"])
 def test_a_data_set_is_not_called_as_another_folder(tmp_path, name):
-    with pytest.raises(InputError, match="is no name for a data set"):
+    with pytest.raises(InputError, match="expected another name of a data set than"):
         read(tmp_path, TINY.replace('name = "worm"', f'name = "{name}"'))
 
 
@@ -144,7 +144,7 @@ def test_the_configuration_that_is_left_for_the_processes_is_the_same(tmp_path):
         ("test = [3]", "test = [2]", "serves twice"),
         ("seeds = [1, 2]", "seeds = [1, 1]", "different numbers"),
         ("threads = 1", "threads = 1\nstardist = {}", "stardist.seconds or training.seconds"),
-        ("threads = 1", 'threads = 1\noverlay = "sdt"', "overlay names 'sdt'"),
+        ("threads = 1", 'threads = 1\noverlay = "sdt"', "as the overlay, not 'sdt'"),
     ],
 )
 def test_mistakes_are_named(tmp_path, old, new, message):

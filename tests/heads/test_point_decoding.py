@@ -146,7 +146,7 @@ def test_two_heads_that_detect_are_one_too_many():
         def name(self):
             return "other"
 
-    with pytest.raises(ValidationError, match="more than one head that detects"):
+    with pytest.raises(ValidationError, match="at most one head that detects, not "):
         Scenario([GaussianCenters(), OtherCenters()])
 
 
