@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from nucseg.errors import InputError
 from nucseg.storage.formats import real_path
 from nucseg.training.config import Data, LabelledVolume
 
@@ -156,6 +157,25 @@ def image_names(volumes: Sequence[LabelledVolume]) -> list[str]:
                 found[i] = name
         names = ["/".join(path.parts[-depth:]) for path in paths]
     return [name or f"{paths[i]} ({i})" for i, name in enumerate(found)]
+
+
+def check_synthetic(dataset: Dataset) -> None:
+    """See that the synthetic volumes can be made, as far as that can be known before they are.
+
+    Raises:
+        InputError: They cannot, such as when more nuclei are asked for than fit.
+    """
+    from nucseg.synthetic import check_worm
+
+    synthetic = dataset.synthetic
+    if synthetic is None:
+        return
+    options: dict[str, Any] = {} if synthetic.scale_um is None else {"scale_um": synthetic.scale_um}
+    for seed in (*synthetic.train, *synthetic.validation, *synthetic.test):
+        try:
+            check_worm(synthetic.shape, synthetic.nuclei, seed, difficulty=synthetic.difficulty, **options)
+        except InputError as error:
+            raise error.within(f"synthetic volumes of {dataset.name}") from None
 
 
 def make_volumes(dataset: Dataset, folder: Path, log: Callable[[str], None]) -> None:

@@ -1,6 +1,7 @@
 """What an experiment's TOML may say, and what is refused in plain words."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from nucseg.experiment.cells import cells_of, claim, write_json
 from nucseg.experiment.config import merged
 from nucseg.experiment.dataset import volumes_of
 from nucseg.experiment.paired import paired_test
+from nucseg.experiment.run import run_experiment
 from nucseg.heads.scenario import Scenario, scenario_names
 from nucseg.network.unet import unet
 from nucseg.synthetic.plan import DEFAULT_SCALE_UM, plan_worm
@@ -162,6 +164,24 @@ def test_a_cell_of_other_settings_is_refused_and_the_setting_named(tmp_path):
     longer = config.model_copy(update={"training": {**config.training, "iterations": 61}})
     with pytest.raises(InputError, match=r"training.iterations = 61.*begun with 60"):
         cells_of(longer, tmp_path / "out")[1].check()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("nuclei = 900", "nuclei: expected at most about"),
+        ("shape = [32, 12, 64]", "shape: expected a cross-section"),
+    ],
+)
+def test_impossible_worms_are_refused_before_any_is_made(tmp_path, change, message):
+    first = TINY[TINY.index("[[datasets]]") :]
+    name = change.split(" = ")[0]
+    second = re.sub(rf"{name} = (\[[^]]*\]|\d+)", change, first.replace('"worm"', '"packed"'))
+    config, said = read(tmp_path, TINY + second), []
+    with pytest.raises(InputError, match=f"synthetic volumes of packed: {message}"):
+        run_experiment(config, tmp_path / "out", log=said.append)
+    assert not said
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path):
