@@ -243,3 +243,11 @@ def test_downsample_adds_levels_in_place_or_to_a_copy(worm, tmp_path):
     assert json.loads(in_place.stdout)["levels"][0]["path"] == str(copy / "1")
     refused("downsample", worm, tmp_path / "copy.zarr" / "labels" / "nuclei", says="expected a copy of")
     refused("downsample", copy, "--factor", 1, 1, 1, says="one of them above 1")
+
+
+@pytest.mark.parametrize(("name", "said"), [("detect", "Votes need it"), ("segment", "which need it")])
+def test_help_says_that_votes_need_the_diameter(name, said):
+    """As the verb says without it."""
+    text = " ".join(nucseg(name, "--help").stdout.split())
+    assert said in text[text.index("--nucleus-um") :]
+    assert "made elsewhere has none" in text

@@ -66,10 +66,12 @@ def test_pipelines(first: Path, tmp_path: Path) -> None:
 
 
 def test_own_head(tmp_path: Path) -> None:
-    printed = script("examples/05_own_head.py", tmp_path, "--iterations", 12)
+    printed = script("examples/05_own_head.py", tmp_path)
     assert "Foreground keeps the contract of a head" in printed
-    assert "12 iterations of foreground_cpv" in printed
+    assert "150 iterations of foreground_cpv" in printed
     assert "nuclei found, 60 are there" in printed
+    assert float(printed.split("AP at IoU .3 ")[1].split()[0]) > 0.8
+    assert "train longer" not in printed
 
 
 def test_vectors_on_your_model(tmp_path: Path) -> None:

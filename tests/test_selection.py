@@ -348,7 +348,7 @@ class Peaks(Way):
 
 
 def test_a_scenario_without_instances_is_selected_by_detection(made, tmp_path):
-    run = make_run(tmp_path / "r", Scenario([ns.CenterVectors()]), [5])
+    run = make_run(tmp_path / "r", Scenario([ns.CenterVectors(unit=True)]), [5])
     with pytest.raises(InputError, match="at least one decoding"):
         select_run(run, made[1])
     with pytest.raises(InputError, match="detection: no way of the grid makes instances"):
@@ -365,6 +365,14 @@ def test_a_scenario_without_instances_is_selected_by_detection(made, tmp_path):
     assert np.isnan(table["av_ap"]).all()
     model = ns.TrainedModel.load(run)
     assert (model.checkpoint.iteration, model.decoding) == (5, None)
+
+
+def test_center_vectors_alone_are_selected_by_the_points_that_all_voxels_vote_for(made, tmp_path):
+    run = make_run(tmp_path / "r", Scenario([ns.CenterVectors()]), [5])
+    selection = select_run(run, made[1], "detection")
+    assert set(selection.best) == {("detection", "votes")}
+    assert {row.candidate.votes_from for row in selection.rows} == {"all"}
+    assert selection.candidate == ns.TrainedModel.load(run).points
 
 
 def test_a_grid_from_a_toml(tmp_path):

@@ -1,6 +1,7 @@
 """Synthetic worms: the same whatever the blocks, as many nuclei as asked for, and as the model says."""
 
 import math
+import re
 import tracemalloc
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from scipy import ndimage
 from nucseg.errors import InputError
 from nucseg.instances.centroids import centroids
 from nucseg.points import read_table
-from nucseg.synthetic import body, noise, packing, plan_worm, render, render_block, synthesize
+from nucseg.synthetic import body, check_worm, noise, packing, plan_worm, render, render_block, synthesize
 from nucseg.volume import open_labels, open_volume
 
 SHAPE = (44, 48, 80)
@@ -211,7 +212,10 @@ def test_a_wide_volume_has_a_ring_of_nerves():
 def test_too_many_nuclei_are_refused_with_a_number_that_fits(difficulty):
     with pytest.raises(InputError, match=r"at most about \d+ .*received 5000; ask for fewer") as error:
         plan_worm((44, 60, 100), 5000, seed=1, difficulty=difficulty)
+    with pytest.raises(InputError, match=re.escape(str(error.value))):
+        check_worm((44, 60, 100), 5000, seed=1, difficulty=difficulty)
     fit = int(str(error.value).split("about ")[1].split()[0])
+    check_worm((44, 60, 100), fit, seed=1, difficulty=difficulty)
     assert plan_worm((44, 60, 100), fit, seed=1, difficulty=difficulty).centers.shape == (fit, 3)
 
 

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import tifffile
 
+from nucseg.blockwise.launch import Local
+from nucseg.blockwise.run import run
 from nucseg.errors import InputError, NucsegError
+from nucseg.heads.center_vectors import CenterVectors
 from nucseg.heads.scenario import Scenario
 from nucseg.network.checkpoint import list_checkpoints
 from nucseg.network.record import RunRecord
@@ -49,6 +52,27 @@ warmup = 0
 schedule = "constant"
 clipnorm = false
 """
+
+
+THE_SCENARIO = 'scenario = "three_label_cpv"'
+WRONG_HEADS = (
+    (
+        '{kind = "three_label", balanc = false}',
+        r"toml: head three_label, key balanc: .*did you mean 'balance'\?",
+    ),
+    (
+        '{kind = "center_vectors", scale = -1.0}',
+        "head center_vectors, key scale: expected a number greater than 0; r",
+    ),
+    (
+        '{kind = "center_vectors", unit = true, scale = 3.0}',
+        "expected no scale and no voxel_um beside unit: .*; rec",
+    ),
+    ('{kin = "three_label"}', "heads: expected a kind for each head, .*received {'kin': 'three_label'}"),
+    ('{kind = "tree_label"}', "head 'tree_label': expected a file of nucseg.heads"),
+    ('"three_label", "affinities"', "expected at most one main head, not three_label, affinities; received"),
+)
+"""In a TOML; what is expected says what would be right."""
 
 
 def spheres(shape=SHAPE, scale_um=SCALE, radius_um=0.45, seed=0, number=25):
@@ -104,7 +128,7 @@ def test_fixed_intensities_in_a_toml(tmp_path):
     assert read.data.normalize == Values(values=(0.0, 120.0))
     assert TrainConfig.model_validate(read.model_dump(mode="json")) == read
     path.write_text(TOML.replace("normalize = false", "normalize = {values = [120, 0]}"))
-    with pytest.raises(InputError, match="first value must be below the second, not 120 and 0"):
+    with pytest.raises(InputError, match="expected a first value below the second, not 120 and 0; received"):
         TrainConfig.from_toml(path)
 
 
@@ -145,7 +169,12 @@ def test_heads_may_be_given_one_by_one(tmp_path):
         ("[data]", "[dat]", r"key dat: .*did you mean 'data'\?"),
         ("[data]", "[data", "expected a TOML file"),
         ("[12, 12, 12]", "[12, 12]", r"key patch\.output"),
-        ("seed = 3", 'seed = 3\nheads = [{kind = "three_label"}]', "two ways to say one thing"),
+        (
+            "seed = 3",
+            'seed = 3\nheads = [{kind = "three_label"}]',
+            "expected a scenario or .* two ways to say one",
+        ),
+        *((THE_SCENARIO, f"heads = [{wrong}]", message) for wrong, message in WRONG_HEADS),
     ],
 )
 def test_mistakes_in_a_toml_are_named(tmp_path, old, new, message):
@@ -332,6 +361,16 @@ def test_failures_are_nucsegs_own(straight, volume, tmp_path, caplog):
         train(config(volume, patch=none), tmp_path / "run")
     # A run that failed before its first step does not stand in the way.
     train(config(volume), tmp_path / "run", iterations=1)
+
+
+def test_center_vectors_alone_find_points_and_unit_vectors_alone_are_refused(volume, tmp_path):
+    trained = train(config(volume, scenario=Scenario([CenterVectors()])), tmp_path / "run", iterations=1)
+    assert trained.iteration == 1
+    found = run(volume, str(tmp_path / "o"), str(tmp_path / "run"), launcher=Local(workers=0))
+    assert list(found.steps) == ["predict", "detect"]
+    with pytest.raises(InputError, match=r"heads cpv: .* received unit vectors"):
+        train(config(volume, scenario=Scenario([CenterVectors(unit=True)])), tmp_path / "unit")
+    assert not (tmp_path / "unit").exists()
 
 
 def test_a_missing_backend_is_told_first(volume, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Which scenario a prediction follows and how it is decoded: what it says, and what the user changes."""
 
+import logging
 from math import ceil, isfinite
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ from nucseg.heads.decoding import Seeds
 from nucseg.heads.points import default_distance
 from nucseg.heads.scenario import Decoding, PointDecoding, Scenario
 from nucseg.storage import ome, remote
+
+logger = logging.getLogger(__name__)
 
 OF_VOTES = ("vote_passes", "votes_from")
 """Settings that seeds of the main head do not have."""
@@ -126,6 +129,30 @@ def choose_decoding(
     return Decoding(**fields)
 
 
+def warn_of_defaults(
+    points: PointDecoding | None, selected: Decoding | None, chosen: Decoding, **given: Any
+) -> None:
+    """Warn where a selection found a decoding to points only, and instances take thresholds that nobody chose.
+
+    Args:
+        points: The selected decoding to points, if there is one.
+        selected: The selected decoding to instances, if there is one.
+        chosen: What will be used.
+        given: What the user says; a threshold that is None is not given.
+    """
+    names = ("seed_threshold", "foreground_threshold")
+    unchosen = [name for name in names if given.get(name) is None]
+    if points is None or selected is not None or not unchosen:
+        return
+    logger.warning(
+        "the model was selected for points only (%s): its instances take the default %s; select again for instances "
+        "(nucseg select RUN --for segmentation), give --seed-threshold and --foreground-threshold, or find points "
+        "with nucseg detect",
+        points.source,
+        " and ".join(f"{name.replace('_', ' ')} {getattr(chosen, name):g}" for name in unchosen),
+    )
+
+
 def choose_points(
     scenario: Scenario,
     base: PointDecoding | None,
@@ -172,8 +199,9 @@ def choose_points(
             received=str(fields["foreground_threshold"]),
             remedy="leave it out, or take points from votes (--source votes)",
         )
-    scenario.check_source(base.source)
-    return PointDecoding(**fields)
+    chosen = PointDecoding(**fields)
+    scenario.check_points(chosen)
+    return chosen
 
 
 def _refuse(changes: dict[str, Any], names: tuple[str, ...], found: str, remedy: str) -> None:

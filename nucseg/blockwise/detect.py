@@ -71,7 +71,7 @@ class Detect(Task):
         volume = open_volume(task.source)
         scenario, origin = checked_scenario(volume, task.source, task.scenario)
         decoding = task.decoding or origin.points or scenario.default_point_decoding()
-        scenario.check_source(decoding.source)
+        scenario.check_points(decoding)
         check_prediction(volume, task.source, scenario, decoding.reach or 0, sampled=sampled)
         return task.model_copy(
             update={

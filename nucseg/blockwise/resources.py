@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nucseg.errors import InputError
+from nucseg.errors import InputError, expected_of, short
 
 TASKS = ("predict", "segment", "sift", "collect_ids", "compact", "detect", "measure", "downsample", "verify")
 """Tasks that have a table of their own name; those of a lab are under [tasks.NAME]."""
@@ -101,7 +101,7 @@ def checked(kind: type[BaseModel], path: str | Path, settings: dict[str, Any]) -
         unknown = first["type"] == "extra_forbidden"
         raise InputError(
             f"{path}: {place}",
-            expected=f"one of {known}" if unknown else first["msg"],
-            received="another setting" if unknown else repr(first["input"]),
+            expected=f"one of {known}" if unknown else expected_of(first),
+            received=repr(str(first["loc"][-1])) if unknown else short(first["input"]),
             remedy="correct the file; pipelines/cluster.toml shows every setting",
         ) from None

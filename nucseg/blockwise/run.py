@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from nucseg.blockwise.chain import Chain
-from nucseg.blockwise.decoding import choose_decoding, choose_points
+from nucseg.blockwise.decoding import choose_decoding, choose_points, warn_of_defaults
 from nucseg.blockwise.detect import Detect
 from nucseg.blockwise.dropping import PREDICTIONS
 from nucseg.blockwise.flooding import first_halo
@@ -82,6 +82,8 @@ def run(
             `foreground_threshold`, `vote_passes`, `votes_from`, `reach`, `distance`, `within` (voxels), `dilate`,
             `min_size`.
 
+    Logs a warning where the model was selected for points only, so that instances take default thresholds.
+
     Raises:
         InputError: Input that does not fit, such as a field of `Decoding` for a model that finds points; or an OUT
             of something else.
@@ -111,6 +113,7 @@ def run(
         reach = reach_for(scale, nucleus_um, record.nucleus_um, selected, decoding.get("seeds"))
         chosen = choose_decoding(trained.scenario, selected, **{"reach": reach, **decoding})
         check_thresholds(trained.scenario, chosen)
+        warn_of_defaults(trained.points, selected, chosen, **decoding)
         halo = first_halo(scale, nucleus_um, record.nucleus_um)
         reader = Segment(out=out, decoding=chosen, block=block, halo=halo, max_halo=max_halo, compact=compact)
         tasks = (reader, Measure(volume=volume, out=out, channel=channel))

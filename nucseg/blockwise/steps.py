@@ -10,6 +10,7 @@ from nucseg.blockwise.decoding import (
     diameter_voxels,
     read_origin,
     settled_scenario,
+    warn_of_defaults,
 )
 from nucseg.blockwise.detect import Detect
 from nucseg.blockwise.detect_instances import DetectInstances
@@ -106,6 +107,7 @@ def segment_task(
     scenario = settled_scenario(prediction, Scenario.named(head) if head else None, origin)
     reach = reach_for(volume.scale_um, nucleus_um, origin.nucleus_um, origin.decoding, decoding.get("seeds"))
     chosen = choose_decoding(scenario, origin.decoding, **{"reach": reach, **decoding})
+    warn_of_defaults(origin.points, origin.decoding, chosen, **decoding)
     return Segment(
         prediction=prediction,
         out=out,

@@ -121,7 +121,11 @@ def segment_options(function: Callable) -> Callable:
             help="Where seeds come from; vectors: no watershed, voxels join the peak that they point to.",
         ),
         click.option(
-            "--nucleus-um", type=float, metavar="D", help="Largest nucleus diameter in micrometres."
+            "--nucleus-um",
+            type=float,
+            metavar="D",
+            help="Largest nucleus diameter in micrometres: how far votes and vectors reach, which need it [default: as "
+            "selected or measured in the training data; a prediction made elsewhere has none].",
         ),
     ):
         function = option(function)

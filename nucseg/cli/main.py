@@ -101,6 +101,9 @@ def one_line(error: BaseException) -> str:
 
 
 def _validation_line(detail: dict[str, Any]) -> str:
+    from nucseg.errors import expected_of, short
+
     field = ".".join(str(part) for part in detail["loc"]) or "setting"
-    received = repr(detail.get("input"))
-    return f"{field}: {detail['msg']}; received {received[:80]}; correct the setting"
+    return (
+        f"{field}: expected {expected_of(detail)}; received {short(detail.get('input'))}; correct the setting"
+    )

@@ -26,7 +26,13 @@ from nucseg.cli.verb import log, verb
 )
 @click.option("--foreground-threshold", type=float, help="Foreground threshold of the voxels that vote.")
 @vote_options
-@click.option("--nucleus-um", type=float, metavar="D", help="Largest nucleus diameter in micrometres.")
+@click.option(
+    "--nucleus-um",
+    type=float,
+    metavar="D",
+    help="Largest nucleus diameter in micrometres: how far votes reach. Votes need it [default: as selected or "
+    "measured in the training data; a PREDICTION made elsewhere has none].",
+)
 @block_options
 @verb
 def detect(prediction: str, out: str, **options: Any) -> dict[str, Any]:

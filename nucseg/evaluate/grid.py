@@ -241,7 +241,7 @@ class _Shared:
         sizes = table.predicted_sizes[counted]
         centers = sums.places[kept][counted] / (sizes[:, None] * np.array([1.0, 1.0, 2.0]))
         hits = labels_hit(centers, self.truth.labels, self.truth.annotated)
-        return _without_objects(score(table, hits, THRESHOLDS, self.min_size))
+        return _without_objects(score(table, hits, THRESHOLDS, self.min_size, self.truth.cut))
 
 
 def _way_of_votes(decoding: Decoding) -> tuple:

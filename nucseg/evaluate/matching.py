@@ -9,6 +9,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
 
 from nucseg.errors import InputError
+from nucseg.evaluate.border import cut_ids
 from nucseg.evaluate.overlap import Contingency, checked_labels, contingency, known_labels
 from nucseg.evaluate.scores import Detection, Objects, Scores, average_precision
 from nucseg.instances.centroids import centroids
@@ -38,11 +39,15 @@ def match(
 
     Voxels that are not annotated are neither right nor wrong. They are taken out of every overlap and union: a true
     object is its annotated voxels (those count for `min_size` too), and a prediction enters the IoU with its voxels
-    on annotated ground. A prediction of which more than half lies where nothing is annotated, or on too small true
-    objects, or on both together, is not counted at all, nor is a centre in a voxel that is not annotated. A
+    on annotated ground. A prediction of which more than half lies where nothing is annotated, or there and on too
+    small true objects together, is matched like any other, but is no false positive where it matches nothing. A
     prediction's voxels count for `min_size`, for that half and for its centre wherever they lie: neither its size
-    nor its place depends on the annotation. What a border of the annotation leaves of a true object is an object as
-    any other; choose `min_size` such that slivers are left out, or leave nuclei that the border cuts unannotated.
+    nor its place depends on the annotation. What the border of the annotation leaves of a true object is an object
+    as any other, and a prediction that is the truth scores 1 at every IoU, whatever is annotated.
+
+    Of detection, a centre in a voxel that is not annotated is left out, and so is that of a prediction which counts
+    only where it matches. A true object that the border cuts (it shares a face of a voxel with what is not
+    annotated) is found if a centre lies in it, and no false negative if none does: its centre may lie beyond.
 
     Args:
         truth: Labels, integers of any width, 0 is background.
@@ -63,7 +68,7 @@ def match(
     centers = centroids(checked_labels(predicted, "prediction"))
     kept = np.isin(centers.ids, counted.predicted_ids)
     hits = labels_hit(centers.centers[kept], known_labels(truth, annotated), annotated)
-    return score(table, hits, thresholds, min_size)
+    return score(table, hits, thresholds, min_size, cut_ids(truth, annotated))
 
 
 def detection(
@@ -77,22 +82,26 @@ def detection(
         truth: Labels (z, y, x).
         min_size: True objects of fewer annotated voxels are left out, and so are the points that fall into one.
         annotated: bool (or integers) of the truth's shape, False (0) where nothing is annotated: points in such a
-            voxel are left out. None: all is annotated.
+            voxel are left out, and so is a true object without a point that shares a face with such a voxel. None:
+            all is annotated.
 
     Returns:
         tp, fp, fn, ap.
     """
     truth = known_labels(truth, annotated)
     table = contingency(truth, np.zeros_like(truth))
-    return score_detection(labels_hit(points, truth, annotated), table, min_size)
+    return score_detection(labels_hit(points, truth, annotated), table, min_size, cut_ids(truth, annotated))
 
 
 class Counted(NamedTuple):
-    """What is left of a contingency table without what is too small or not annotated (see `match`)."""
+    """What is left of a contingency table without what is too small (see `match`)."""
 
     true: np.ndarray  # bool per true object
-    predicted: np.ndarray  # bool per prediction
-    predicted_ids: np.ndarray  # uint64: the ids of the counted predictions
+    predicted: np.ndarray  # bool per prediction: counted, matched or not
+    if_matched: (
+        np.ndarray
+    )  # bool per prediction: counted only where it is matched; none that is in `predicted`
+    predicted_ids: np.ndarray  # uint64: the ids of `predicted`
 
 
 def counted_objects(table: Contingency, min_size: int = 0) -> Counted:
@@ -105,24 +114,30 @@ def counted_objects(table: Contingency, min_size: int = 0) -> Counted:
             remedy="use 0 to count every object",
         )
     true = table.true_sizes >= min_size
-    left_out = table.unknown.copy()
+    on_small = np.zeros_like(table.unknown)
     small = ~true[table.pairs[:, 0]]
-    np.add.at(left_out, table.pairs[small, 1], table.overlaps[small])
-    predicted = (table.predicted_sizes >= min_size) & (2 * left_out <= table.predicted_sizes)
-    return Counted(true, predicted, table.predicted_ids[predicted])
+    np.add.at(on_small, table.pairs[small, 1], table.overlaps[small])
+    taking_part = (table.predicted_sizes >= min_size) & (2 * on_small <= table.predicted_sizes)
+    predicted = taking_part & (2 * (on_small + table.unknown) <= table.predicted_sizes)
+    return Counted(true, predicted, taking_part & ~predicted, table.predicted_ids[predicted])
 
 
 def score(
-    table: Contingency, hits: np.ndarray, thresholds: Sequence[float] = THRESHOLDS, min_size: int = 0
+    table: Contingency,
+    hits: np.ndarray,
+    thresholds: Sequence[float] = THRESHOLDS,
+    min_size: int = 0,
+    cut: np.ndarray | None = None,
 ) -> Scores:
     """Scores from a contingency table, as `match` makes them from arrays.
 
     Args:
         table: Of the whole volume.
-        hits: uint64: for the centre of each counted prediction, the true label it falls into, else 0; without the
-            centres that fall where nothing is annotated.
+        hits: uint64: for the centre of each prediction that is counted, matched or not, the true label it falls
+            into, else 0; without the centres that fall where nothing is annotated.
         thresholds: IoU thresholds in (0, 1].
         min_size: Voxels.
+        cut: uint64: the true objects that the border of the annotation cuts, see `cut_ids`; None: none.
     """
     for threshold in thresholds:
         if not 0 < threshold <= 1:
@@ -133,12 +148,17 @@ def score(
                 remedy="use for instance 0.5",
             )
     counted = counted_objects(table, min_size)
-    both = counted.true[table.pairs[:, 0]] & counted.predicted[table.pairs[:, 1]]
-    new_row, new_column = np.cumsum(counted.true) - 1, np.cumsum(counted.predicted) - 1
+    part = counted.predicted | counted.if_matched
+    both = counted.true[table.pairs[:, 0]] & part[table.pairs[:, 1]]
+    new_row, new_column = np.cumsum(counted.true) - 1, np.cumsum(part) - 1
     rows, columns = new_row[table.pairs[both, 0]], new_column[table.pairs[both, 1]]
     iou = table.iou()[both]
-    true_ids, predicted_ids = table.true_ids[counted.true], counted.predicted_ids
-    n_true, n_predicted = len(true_ids), len(predicted_ids)
+    true_ids, predicted_ids, anyway = (
+        table.true_ids[counted.true],
+        table.predicted_ids[part],
+        counted.predicted[part],
+    )
+    n_true, n_anyway = len(true_ids), int(np.count_nonzero(anyway))
 
     best_iou, best_predicted = np.zeros(n_true), np.zeros(n_true, np.uint64)
     ascending = np.lexsort((-columns, iou))  # the last one written wins: highest IoU, then the smallest id
@@ -147,14 +167,15 @@ def score(
 
     matched: dict[float, np.ndarray] = {}
     tp: dict[float, int] = {}
+    fp: dict[float, int] = {}
     for threshold in sorted(float(t) for t in thresholds):
         enough = iou >= threshold
-        partner = _assign(rows[enough], columns[enough], iou[enough], n_true, n_predicted)
-        ids = np.zeros(n_true, np.uint64)
-        ids[partner >= 0] = predicted_ids[partner[partner >= 0]]
+        partner = _assign(rows[enough], columns[enough], iou[enough], n_true, len(predicted_ids))
+        ids, taken = np.zeros(n_true, np.uint64), partner[partner >= 0]
+        ids[partner >= 0] = predicted_ids[taken]
         matched[threshold] = ids
-        tp[threshold] = int(np.count_nonzero(partner >= 0))
-    fp = {t: n_predicted - n for t, n in tp.items()}
+        tp[threshold] = len(taken)
+        fp[threshold] = n_anyway - int(np.count_nonzero(anyway[taken]))
     fn = {t: n_true - n for t, n in tp.items()}
     return Scores(
         ap={t: average_precision(tp[t], fp[t], fn[t]) for t in tp},
@@ -162,20 +183,38 @@ def score(
         fp=fp,
         fn=fn,
         n_true=n_true,
-        n_predicted=n_predicted,
-        detection=score_detection(hits, table, min_size),
+        n_predicted=next((tp[t] + fp[t] for t in tp), n_anyway),
+        detection=score_detection(hits, table, min_size, cut),
         info={"min_size": int(min_size)},
-        objects=Objects(true_ids, best_iou, best_predicted, predicted_ids, matched),
+        objects=Objects(
+            true_ids, best_iou, best_predicted, counted.predicted_ids, matched, cut_of(true_ids, cut)
+        ),
     )
 
 
-def score_detection(hits: np.ndarray, table: Contingency, min_size: int = 0) -> Detection:
-    """Detection from the true labels that the points fall into (uint64, 0: none), see `detection`."""
+def score_detection(
+    hits: np.ndarray, table: Contingency, min_size: int = 0, cut: np.ndarray | None = None
+) -> Detection:
+    """Detection from the true labels that the points fall into (uint64, 0: none), see `detection`.
+
+    Args:
+        hits: A true label for each point.
+        table: Its true objects.
+        min_size: Voxels.
+        cut: uint64: the true objects that are no false negatives, see `cut_ids`; None: none.
+    """
     small = table.true_sizes < min_size
     hits = hits[~np.isin(hits, table.true_ids[small])]
-    tp = len(np.unique(hits[hits != 0]))
-    fp, fn = len(hits) - tp, int(np.count_nonzero(~small)) - tp
+    found, true_ids = np.unique(hits[hits != 0]), table.true_ids[~small]
+    tp = len(found)
+    excused = np.setdiff1d(cut_of(true_ids, cut), found)
+    fp, fn = len(hits) - tp, len(true_ids) - tp - len(excused)
     return Detection(tp, fp, fn, average_precision(tp, fp, fn))
+
+
+def cut_of(true_ids: np.ndarray, cut: np.ndarray | None) -> np.ndarray:
+    """Those of some true objects that the border of the annotation cuts, uint64."""
+    return np.zeros(0, np.uint64) if cut is None else true_ids[np.isin(true_ids, cut)]
 
 
 def nearest_voxels(points: np.ndarray) -> np.ndarray:

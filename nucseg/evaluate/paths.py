@@ -8,10 +8,11 @@ import numpy as np
 
 from nucseg.annotation import AnnotatedLabels, annotation_of
 from nucseg.errors import InputError
-from nucseg.evaluate.matching import THRESHOLDS, counted_objects, score, score_detection
-from nucseg.evaluate.overlap import contingency
+from nucseg.evaluate.border import cut_within
+from nucseg.evaluate.matching import THRESHOLDS, counted_objects, cut_of, score, score_detection
+from nucseg.evaluate.overlap import Contingency, contingency, known_labels
 from nucseg.evaluate.scores import Objects, Scores
-from nucseg.evaluate.streaming import CenterSum, Readable, TableSum, blocks_of, labels_hit
+from nucseg.evaluate.streaming import CenterSum, IdSum, Int3, Readable, TableSum, blocks_of, labels_hit
 from nucseg.points import read_points
 from nucseg.volume import Volume, open_labels
 
@@ -66,7 +67,7 @@ def evaluate_paths(
         predicted = open_labels(predicted_path, name)
         _warn_of_image(predicted)
         scores = evaluate_volumes(predicted, truth, min_size, thresholds, progress, annotated=annotated)
-    if not scores.n_true:
+    if scores.objects is not None and not len(scores.objects.true_ids):
         _demand_objects(truth if annotated is None else AnnotatedLabels(truth, annotated), min_size)
     return scores
 
@@ -101,18 +102,18 @@ def evaluate_volumes(
             received=f"{predicted.shape}",
             remedy="compare the labels of the same volume, at the same resolution",
         )
-    tables, centers = TableSum(), CenterSum()
+    tables, centers, cut = TableSum(), CenterSum(), IdSum()
     blocks = list(blocks_of(predicted))
     for done, (begin, shape) in enumerate(blocks, start=1):
         labels = predicted.read(begin, shape)
-        known = None if annotated is None else annotated.read(begin, shape)
-        tables.add(contingency(truth.read(begin, shape), labels, known))
+        tables.add(_table_of_block(truth.read(begin, shape), labels, annotated, begin, cut))
         centers.add(labels, begin)
         if progress:
             progress(done, len(blocks))
     table, found = tables.total(), centers.total()
     counted = np.isin(found.ids, counted_objects(table, min_size).predicted_ids)
-    return score(table, labels_hit(found.centers[counted], truth, annotated), thresholds, min_size)
+    hits = labels_hit(found.centers[counted], truth, annotated)
+    return score(table, hits, thresholds, min_size, cut.total())
 
 
 def evaluate_points(
@@ -136,28 +137,41 @@ def evaluate_points(
         Scores without AP per threshold.
     """
     _require_mask_shape(annotated, truth)
-    tables = TableSum()
+    tables, cut = TableSum(), IdSum()
     blocks = list(blocks_of(truth))
     for done, (begin, shape) in enumerate(blocks, start=1):
         labels = truth.read(begin, shape)
-        known = None if annotated is None else annotated.read(begin, shape)
-        tables.add(contingency(labels, np.zeros_like(labels), known))
+        tables.add(_table_of_block(labels, np.zeros_like(labels), annotated, begin, cut))
         if progress:
             progress(done, len(blocks))
     table = tables.total()
-    found = score_detection(labels_hit(points, truth, annotated), table, min_size)
+    found = score_detection(labels_hit(points, truth, annotated), table, min_size, cut.total())
     true_ids, none = table.true_ids[counted_objects(table, min_size).true], np.zeros(0, np.uint64)
+    best, ids = np.zeros(len(true_ids)), np.zeros(len(true_ids), np.uint64)
     return Scores(
         ap={},
         tp={},
         fp={},
         fn={},
-        n_true=len(true_ids),
+        n_true=found.tp + found.fn,
         n_predicted=found.tp + found.fp,
         detection=found,
         info={"min_size": int(min_size)},
-        objects=Objects(true_ids, np.zeros(len(true_ids)), np.zeros(len(true_ids), np.uint64), none, {}),
+        objects=Objects(true_ids, best, ids, none, {}, cut_of(true_ids, cut.total())),
     )
+
+
+def _table_of_block(
+    truth: np.ndarray, predicted: np.ndarray, annotated: Readable | None, begin: Int3, cut: IdSum
+) -> Contingency:
+    """The contingency table of a block; adds to `cut` the true objects that the border of the annotation cuts here."""
+    if annotated is None:
+        return contingency(truth, predicted)
+    z, y, x = (n + 2 for n in truth.shape)
+    around = annotated.read((begin[0] - 1, begin[1] - 1, begin[2] - 1), (z, y, x), 1)
+    known = around[1:-1, 1:-1, 1:-1]
+    cut.add(cut_within(known_labels(truth, known), around))
+    return contingency(truth, predicted, known)
 
 
 def _require_mask_shape(annotated: Readable | None, truth: Readable) -> None:

@@ -28,8 +28,10 @@ class Objects:
         true_ids: uint64 (n,): the counted objects of the truth.
         best_iou: float64 (n,): the highest IoU that each has with any counted prediction; 0 if it meets none.
         best_predicted: uint64 (n,): that prediction's id; 0 if there is none.
-        predicted_ids: uint64 (m,): the counted predictions.
+        predicted_ids: uint64 (m,): the predictions that count, matched or not; one that lies mostly where nothing is
+            annotated is not among them, and may be in `matched`.
         matched: For each IoU threshold uint64 (n,): the prediction matched with each object; 0 for a miss.
+        cut: uint64: of `true_ids` those that the border of the annotation cuts, which detection may miss.
     """
 
     true_ids: np.ndarray
@@ -37,6 +39,7 @@ class Objects:
     best_predicted: np.ndarray
     predicted_ids: np.ndarray
     matched: dict[float, np.ndarray]
+    cut: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
 
     def true_positives(self, threshold: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
         """Ids of the matched objects and, in the same order, of their predictions."""
@@ -76,8 +79,9 @@ class Scores:
             fn, `n_true` and `n_predicted`.
         fp: False positives per threshold.
         fn: False negatives per threshold.
-        n_true: Objects of the truth that were counted.
-        n_predicted: Predictions that were counted.
+        n_true: Objects of the truth that were counted; for points tp + fn of the detection.
+        n_predicted: Predictions that were counted: tp + fp at the lowest threshold; for points of the detection.
+            (Where all is annotated, tp + fp is the same at every threshold.)
         detection: Points (or the centres of mass of predicted instances) against the truth's labels.
         info: The parameters that made the score.
         objects: The single objects; None in a score over several images or read from a file.

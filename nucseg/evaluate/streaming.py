@@ -121,6 +121,27 @@ class TableSum:
         return self._tables[0]
 
 
+class IdSum:
+    """The union of the ids that blocks hold."""
+
+    def __init__(self) -> None:
+        self._ids = [np.zeros(0, np.uint64)]
+        self._rows, self._limit = 0, _FOLD
+
+    def add(self, ids: np.ndarray) -> None:
+        """Add the ids of a block, uint64."""
+        self._ids.append(ids)
+        self._rows += len(ids)
+        if self._rows > self._limit:
+            self._rows = len(self.total())
+            self._limit = max(_FOLD, 2 * self._rows)
+
+    def total(self) -> np.ndarray:
+        """All ids so far, uint64, ascending."""
+        self._ids = [np.unique(np.concatenate(self._ids))]
+        return self._ids[0]
+
+
 class CenterSum:
     """Centres of mass of objects that come in parts. Sums of coordinates are whole numbers, hence exact."""
 

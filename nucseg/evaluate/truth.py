@@ -3,6 +3,7 @@
 import numpy as np
 from numba import njit
 
+from nucseg.evaluate.border import cut_ids
 from nucseg.evaluate.overlap import known_labels
 from nucseg.instances.centroids import centroids, find_runs, label_array
 
@@ -22,6 +23,7 @@ class Truth:
         sizes: Their voxels, int64.
         index: uint32 (z, y, x): positions in `ids`, + 1; 0 for background, and `len(ids) + 1` for what is not
             annotated.
+        cut: uint64: the labels that the border of the annotation cuts, see `nucseg.evaluate.border.cut_ids`.
 
     Raises:
         InputError: These are no labels, or `annotated` is of another shape.
@@ -32,6 +34,7 @@ class Truth:
         self.annotated = None if annotated is None else np.asarray(annotated) != 0
         found = centroids(self.labels)
         self.ids, self.sizes = found.ids, found.sizes
+        self.cut = cut_ids(self.labels, self.annotated)
         self.index = _indexed(self.labels, found.ids.astype(self.labels.dtype))
         if self.annotated is not None:
             self.index[~self.annotated] = len(found.ids) + 1

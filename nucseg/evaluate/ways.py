@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from nucseg.errors import InputError
+from nucseg.errors import InputError, expected_of, short
 from nucseg.evaluate.detect import points_of_all
 from nucseg.evaluate.grid import score_decodings
 from nucseg.evaluate.matching import detection
@@ -272,8 +272,8 @@ def combinations[Candidate: BaseModel](
             where = ".".join(str(part) for part in first["loc"])
             raise InputError(
                 f"{source}, key {where}" if where else source,
-                expected=first["msg"].removeprefix("Value error, "),
-                received=repr(first["input"]),
+                expected=expected_of(first),
+                received=short(first["input"]),
                 remedy="correct it",
             ) from error
     return found

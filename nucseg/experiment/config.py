@@ -133,37 +133,35 @@ class ExperimentConfig(Section):
     @classmethod
     def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(seeds)) != len(seeds) or min(seeds) < 0:
-            raise ValueError("seeds are different numbers from 0 on")
+            raise ValueError("different numbers from 0 on")
         return seeds
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         for what, names in (("datasets", [d.name for d in self.datasets]), ("scenarios", self.names)):
             if len(set(names)) != len(names):
-                raise ValueError(f"two {what} of one name: {', '.join(names)}")
+                raise ValueError(f"{what} of different names, not {', '.join(names)}")
         if not self.names:
-            raise ValueError("an experiment needs at least one scenario, or stardist")
+            raise ValueError("at least one scenario, or stardist")
         for where in (
             self.training,
             *(d.training for d in self.datasets),
             *(e.training for e in self.scenarios),
         ):
             if wrong := sorted(set(where) & set(_OWN)):
-                raise ValueError(
-                    f"training says {wrong[0]!r}, which is the experiment's own {_OWN[wrong[0]]}"
-                )
+                raise ValueError(f"no {wrong[0]!r} in training: it is the experiment's own {_OWN[wrong[0]]}")
         for entry in self.scenarios:
             if entry.baseline is not None and entry.baseline not in self.names:
                 raise ValueError(
-                    f"{entry.name} has the baseline {entry.baseline!r}, which is no scenario here"
+                    f"one of {', '.join(self.names)} as the baseline of {entry.name}, not {entry.baseline!r}"
                 )
         if self.overlay is not None and self.overlay not in self.names:
-            raise ValueError(f"overlay names {self.overlay!r}, which is no scenario here")
+            raise ValueError(f"one of {', '.join(self.names)} as the overlay, not {self.overlay!r}")
         if self.stardist and not self.stardist.seconds:
             for dataset in self.datasets:
                 if "seconds" not in merged(self.training, dataset.training):
                     raise ValueError(
-                        "stardist needs to know how long it trains: give stardist.seconds or training.seconds"
+                        "stardist.seconds or training.seconds, which say how long StarDist trains"
                     )
         return self
 

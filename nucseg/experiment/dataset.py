@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from nucseg.errors import InputError
 from nucseg.storage.formats import real_path
 from nucseg.training.config import Data, LabelledVolume
 
@@ -46,7 +47,10 @@ class Synthetic(Section):
     def _apart(self) -> Self:
         seeds = [*self.train, *self.validation, *self.test]
         if len(set(seeds)) != len(seeds):
-            raise ValueError("a seed serves twice: train, validation and test must be different volumes")
+            twice = next(seed for seed in seeds if seeds.count(seed) > 1)
+            raise ValueError(
+                f"different volumes for train, validation and test: the seed {twice} serves twice"
+            )
         return self
 
     def path(self, seed: int) -> str:
@@ -74,7 +78,7 @@ class Dataset(Data):
     def _free(cls, name: str) -> str:
         if set(name) == {"."} or name in _TAKEN:
             raise ValueError(
-                f"{name!r} is no name for a data set: the experiment's folder has other use for it"
+                f"another name of a data set than {name!r}, for which the experiment's folder has other use"
             )
         return name
 
@@ -91,16 +95,16 @@ class Dataset(Data):
     def _complete(self) -> Self:
         given = [name for name in ("train", "validation", "test") if getattr(self, name)]
         if self.synthetic is not None and given:
-            raise ValueError(f"{self.name} has synthetic volumes and {given[0]} volumes: give one of the two")
+            raise ValueError(f"synthetic volumes of {self.name} or {given[0]} volumes, not both")
         if self.synthetic is None and len(given) < 3:
             missing = [name for name in ("train", "validation", "test") if name not in given]
-            raise ValueError(f"{self.name} has no volumes for {', '.join(missing)}, and no synthetic ones")
+            raise ValueError(f"volumes of {self.name} for {', '.join(missing)}, or synthetic ones")
         used: dict[str, str] = {}
         for volume in (volume for name in given for volume in getattr(self, name)):
             if (real := real_path(volume.raw)) in used:
                 other = "" if used[real] == volume.raw else f" (as {used[real]}, too)"
                 raise ValueError(
-                    f"{volume.raw} serves twice{other}: train, validation and test must be different volumes"
+                    f"different volumes for train, validation and test: {volume.raw} serves twice{other}"
                 )
             used[real] = volume.raw
         return self
@@ -153,6 +157,25 @@ def image_names(volumes: Sequence[LabelledVolume]) -> list[str]:
                 found[i] = name
         names = ["/".join(path.parts[-depth:]) for path in paths]
     return [name or f"{paths[i]} ({i})" for i, name in enumerate(found)]
+
+
+def check_synthetic(dataset: Dataset) -> None:
+    """See that the synthetic volumes can be made, as far as that can be known before they are.
+
+    Raises:
+        InputError: They cannot, such as when more nuclei are asked for than fit.
+    """
+    from nucseg.synthetic import check_worm
+
+    synthetic = dataset.synthetic
+    if synthetic is None:
+        return
+    options: dict[str, Any] = {} if synthetic.scale_um is None else {"scale_um": synthetic.scale_um}
+    for seed in (*synthetic.train, *synthetic.validation, *synthetic.test):
+        try:
+            check_worm(synthetic.shape, synthetic.nuclei, seed, difficulty=synthetic.difficulty, **options)
+        except InputError as error:
+            raise error.within(f"synthetic volumes of {dataset.name}") from None
 
 
 def make_volumes(dataset: Dataset, folder: Path, log: Callable[[str], None]) -> None:

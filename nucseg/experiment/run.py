@@ -13,7 +13,7 @@ from nucseg.experiment.adopt import adopt, read_results
 from nucseg.experiment.cells import FAILED, LOG, Cell, cells_of, claim, read_json, write_json
 from nucseg.experiment.collect import collect
 from nucseg.experiment.config import ExperimentConfig
-from nucseg.experiment.dataset import make_volumes, volumes_of
+from nucseg.experiment.dataset import check_synthetic, make_volumes, volumes_of
 
 Log = Callable[[str], None]
 
@@ -75,6 +75,8 @@ def run_experiment(
     cells = cells_of(config, root)
     for cell in cells:
         cell.check()
+    for dataset in config.datasets:
+        check_synthetic(dataset)
     for results in known:
         read_results(results)  # or nothing is left in the folder
     claim(config, root)

@@ -16,7 +16,8 @@ class CenterVectors(Head):
 
     Auxiliary: beside a main head it helps the training, and its votes are another source of seeds: each
     foreground voxel adds 1 at the voxel its vector points to; seeds are where the smoothed votes exceed a
-    threshold.
+    threshold. Without another head nothing says what is foreground: then all voxels vote, and the maxima of the
+    votes are points (detection), no instances.
 
     Attributes:
         scale: The network's output times this are voxels; about the mean radius of a nucleus for small
@@ -42,7 +43,7 @@ class CenterVectors(Head):
     @model_validator(mode="after")
     def _unit_has_no_size(self) -> Self:
         if self.unit and (self.scale != 1 or self.voxel_um is not None):
-            raise ValueError("unit vectors have no size: leave out scale and voxel_um")
+            raise ValueError("no scale and no voxel_um beside unit: unit vectors have no size")
         return self
 
     @property

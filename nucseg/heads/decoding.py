@@ -45,7 +45,7 @@ class Decoding(BaseModel):
     @model_validator(mode="after")
     def _votes_have_reach(self) -> Self:
         if self.seeds != "main" and self.reach == 0:
-            raise ValueError(f"{self.seeds} need a reach: the largest diameter of a nucleus, in voxels")
+            raise ValueError(f"a reach for {self.seeds}: the largest diameter of a nucleus, in voxels")
         return self
 
     @property

@@ -27,7 +27,8 @@ class PointDecoding(BaseModel):
         foreground_threshold: Which voxels vote: that of the main head's foreground, or, without a main head, of
             the head that detects. Needed for votes from the foreground.
         vote_passes: Binomial smoothing passes of the vote map; 2 are a standard deviation of 1 voxel.
-        votes_from: Which voxels vote: the `foreground`, or `all`.
+        votes_from: Which voxels vote: the `foreground`, or `all`, the only choice for center vectors without a head
+            that has a foreground.
         reach: Longest vector that votes, voxels: about the largest diameter of a nucleus. Needed for votes.
     """
 
@@ -44,9 +45,11 @@ class PointDecoding(BaseModel):
     @model_validator(mode="after")
     def _votes_are_bounded(self) -> Self:
         if self.source == "votes" and self.reach == 0:
-            raise ValueError("votes need a reach: the largest diameter of a nucleus, in voxels")
+            raise ValueError("a reach for votes: the largest diameter of a nucleus, in voxels")
         if self.source == "votes" and self.votes_from == "foreground" and self.foreground_threshold is None:
-            raise ValueError("votes need a foreground_threshold, which says which voxels vote")
+            raise ValueError(
+                "a foreground_threshold for votes from the foreground, which says which voxels vote"
+            )
         return self
 
 
@@ -66,7 +69,7 @@ class PointDecoder(BaseModel):
     def point_sources(self) -> tuple[PointSource, ...]:
         """Where points can come from."""
         sources: list[PointSource] = ["peaks"] if self._detector else []
-        return (*sources, "votes") if self._vectors and self._voters else tuple(sources)
+        return (*sources, "votes") if self._vectors and not self._vectors.unit else tuple(sources)
 
     def score_map(self, prediction: np.ndarray, decoding: PointDecoding) -> np.ndarray:
         """The map whose maxima are points.
@@ -82,7 +85,7 @@ class PointDecoder(BaseModel):
         Raises:
             InputError: The scenario has no such source of points, or the prediction other channels.
         """
-        self.check_source(decoding.source)
+        self.check_points(decoding)
         channels = sum(head.channels for head in self.heads)
         if prediction.ndim != 4 or len(prediction) != channels:
             raise InputError(
@@ -94,10 +97,10 @@ class PointDecoder(BaseModel):
         if decoding.source == "peaks" and self._detector:
             return self._detector.peaks(self._own(prediction, self._detector))
         vectors, voters = self._vectors, self._voters
-        if vectors is None or voters is None:
-            raise ValueError("check_source lets no such decoding through")
+        if vectors is None:
+            raise ValueError("check_points lets no such decoding through")
         foreground: np.ndarray | None = None
-        if decoding.votes_from == "foreground" and decoding.foreground_threshold is not None:
+        if voters and decoding.votes_from == "foreground" and decoding.foreground_threshold is not None:
             foreground = voters.foreground(self._own(prediction, voters), decoding.foreground_threshold)
         votes = vectors.votes(
             self._own(prediction, vectors), foreground, decoding.reach, decoding.vote_passes
@@ -115,12 +118,35 @@ class PointDecoder(BaseModel):
         Raises:
             InputError: The heads give no such points.
         """
+        if source == "votes" and self._vectors:
+            self._vectors.require_votes()
         if source not in self.point_sources:
             raise InputError(
                 f"points of {'_'.join(head.name for head in self.heads)}",
                 expected=" or ".join((*self.point_sources, "the centres of instances")),
                 received=source,
-                remedy="peaks need a head such as gauss, votes need center vectors (cpv) beside another head",
+                remedy="peaks need a head such as gauss, votes need center vectors (cpv)",
+            )
+
+    def check_points(self, decoding: PointDecoding) -> None:
+        """Make sure that a prediction can be decoded so.
+
+        Raises:
+            InputError: The heads give no such points, or a foreground is to vote and no head has one.
+        """
+        self.check_source(decoding.source)
+        if decoding.source != "votes" or self._voters:
+            return
+        threshold = decoding.foreground_threshold
+        if decoding.votes_from == "foreground" or threshold is not None:
+            raise InputError(
+                f"votes of {'_'.join(head.name for head in self.heads)}",
+                expected="votes from all voxels: center vectors alone do not say what is foreground",
+                received=f"votes from the {decoding.votes_from}"
+                if threshold is None
+                else f"a foreground threshold of {threshold:g}",
+                remedy="leave the foreground threshold out and let all vote (--votes-from all), or train a head "
+                "such as gauss or three_label beside them",
             )
 
     def default_point_decoding(self, reach: int | None = None) -> PointDecoding:
@@ -140,10 +166,10 @@ class PointDecoder(BaseModel):
 
     def default_votes(self, reach: int | None) -> PointDecoding:
         """As `default_point_decoding`, from votes."""
-        if self._vectors is None or self._voters is None or not reach:
+        if self._vectors is None or not reach:
             raise InputError(
                 f"points of {'_'.join(head.name for head in self.heads)}",
-                expected="center vectors beside a head with a foreground, and the largest diameter of a nucleus",
+                expected="center vectors, and the largest diameter of a nucleus",
                 received=f"heads {', '.join(head.name for head in self.heads)}, diameter {reach}",
                 remedy="take a scenario such as gauss or three_label_cpv, and give the diameter (--nucleus-um)",
             )
@@ -151,7 +177,8 @@ class PointDecoder(BaseModel):
             source="votes",
             threshold=self._vectors.default_vote_threshold,
             distance=default_distance(reach),
-            foreground_threshold=self._voters.default_foreground_threshold,
+            foreground_threshold=self._voters.default_foreground_threshold if self._voters else None,
+            votes_from="foreground" if self._voters else "all",
             reach=reach,
         )
 
@@ -168,7 +195,7 @@ class PointDecoder(BaseModel):
                 for distance in DISTANCES
                 for threshold in self._detector.peak_thresholds
             ]
-        if self._vectors and self._voters and reach:
+        if self._vectors and not self._vectors.unit and reach:
             grid += [
                 PointDecoding(
                     source="votes",
@@ -176,9 +203,10 @@ class PointDecoder(BaseModel):
                     distance=distance,
                     foreground_threshold=foreground,
                     vote_passes=passes,
+                    votes_from="foreground" if self._voters else "all",
                     reach=reach,
                 )
-                for foreground in self._voters.foreground_thresholds
+                for foreground in (self._voters.foreground_thresholds if self._voters else (None,))
                 for distance in DISTANCES
                 for passes in self._vectors.vote_passes
                 for threshold in self._vectors.vote_thresholds_after(passes)

@@ -17,8 +17,10 @@ from pydantic import (
 )
 
 import nucseg.heads
-from nucseg.errors import InputError
+from nucseg.errors import InputError, expected_of, short
 from nucseg.heads.base import Head, head_class
+from nucseg.heads.building import head_of
+from nucseg.heads.calls import calling
 from nucseg.heads.center_vectors import CenterVectors
 from nucseg.heads.decoding import Decoding
 from nucseg.heads.points import PointDecoding
@@ -48,18 +50,20 @@ class Scenario(InstanceDecoder):
     @classmethod
     def _build(cls, heads: Any) -> Any:
         if isinstance(heads, (str, bytes, dict)) or not isinstance(heads, Iterable):
-            raise ValueError("expected a list of heads")
-        return tuple(_head(head) for head in heads)
+            raise ValueError("a list of heads")
+        return tuple(head_of(head) for head in heads)
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         names = [head.name for head in self.heads]
         if len(set(names)) != len(names):
-            raise ValueError(f"two heads of one name: {', '.join(names)}")
-        if sum(head.is_main for head in self.heads) > 1:
-            raise ValueError(f"more than one main head: {', '.join(names)}")
-        if sum(head.detects for head in self.heads) > 1:
-            raise ValueError(f"more than one head that detects: {', '.join(names)}")
+            raise ValueError(f"heads of different names, not {', '.join(names)}")
+        for what, those in (
+            ("main head", [head.name for head in self.heads if head.is_main]),
+            ("head that detects", [head.name for head in self.heads if head.detects]),
+        ):
+            if len(those) > 1:
+                raise ValueError(f"at most one {what}, not {', '.join(those)}")
         return self
 
     @classmethod
@@ -121,6 +125,9 @@ class Scenario(InstanceDecoder):
 
         Returns:
             For each head's name a scalar tensor.
+
+        Raises:
+            HeadFailed: A head's `loss` raised an error; the message names head and method.
         """
         packed = channels_of({head.name: head.target_channels + 1 for head in self.heads})
         outputs = self.slices()
@@ -128,7 +135,8 @@ class Scenario(InstanceDecoder):
         for head in self.heads:
             part = y_true[..., packed[head.name]]
             target, weight = part[..., : head.target_channels], part[..., head.target_channels]
-            losses[head.name] = head.loss(y_pred[..., outputs[head.name]], target, weight)
+            with calling(head, "loss"):
+                losses[head.name] = head.loss(y_pred[..., outputs[head.name]], target, weight)
         return losses
 
     def loss(self, y_true: Any, y_pred: Any) -> Any:
@@ -152,10 +160,14 @@ class Scenario(InstanceDecoder):
 
         Raises:
             InputError: Not as many channels as the heads have.
+            HeadFailed: A head's `activation` raised an error.
         """
         self.check_channels(output)
         slices = self.slices()
-        parts = [head.activation(output[slices[head.name]]) for head in self.heads]
+        parts = []
+        for head in self.heads:
+            with calling(head, "activation"):
+                parts.append(head.activation(output[slices[head.name]]))
         return np.concatenate(parts, axis=0, dtype=np.float32)
 
     @property
@@ -190,10 +202,13 @@ class Scenario(InstanceDecoder):
             return cls.model_validate(json.loads(text))
         except ValidationError as error:
             first = error.errors()[0]
+            cause = first.get("ctx", {}).get("error")
+            if isinstance(cause, InputError):
+                raise cause from None
             raise InputError(
                 f"scenario, {'.'.join(str(part) for part in first['loc'])}",
-                expected="heads with a known kind and known fields",
-                received=first["msg"].removeprefix("Value error, "),
+                expected=expected_of(first),
+                received=short(first["input"]),
                 remedy="correct the configuration",
             ) from None
 
@@ -216,14 +231,3 @@ def _named() -> dict[str, tuple[Head, ...]]:
             if head.is_main:
                 scenarios[f"{head.name}_cpv"] = (head, CenterVectors())
     return scenarios
-
-
-def _head(value: Any) -> Head:
-    if isinstance(value, Head):
-        return value
-    if isinstance(value, str):
-        value = {"kind": value}
-    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
-        raise ValueError("each head needs a kind, such as kind = 'three_label'")
-    fields = {name: field for name, field in value.items() if name != "kind"}
-    return head_class(value["kind"]).model_validate(fields)

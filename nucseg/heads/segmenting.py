@@ -40,6 +40,23 @@ class InstanceDecoder(PointDecoder):
         """Whether there is a main head."""
         return any(head.is_main for head in self.heads)
 
+    def check_decodes(self) -> None:
+        """See that a prediction of these heads decodes to something: instances or points.
+
+        Raises:
+            InputError: It does not; training them would be in vain.
+        """
+        if self.can_segment or self.can_detect:
+            return
+        unit = self.auxiliary is not None
+        raise InputError(
+            f"heads {self.name}",
+            expected="a head that decodes to instances, such as three_label, or to points, such as gauss",
+            received="unit vectors, which do not say how far the centre is" if unit else "none",
+            remedy="add such a head"
+            + (", or train vectors with their length (without unit)" if unit else ""),
+        )
+
     @property
     def main(self) -> Head:
         """The head that decodes to instances.

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from nucseg.errors import InputError
+from nucseg.errors import InputError, short
 from nucseg.heads.scenario import Scenario
 from nucseg.network.unet import UNet
 from nucseg.storage.normalization import Normalization
@@ -53,10 +53,13 @@ class RunRecord(BaseModel):
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except ValidationError as error:
             first = error.errors()[0]
+            cause = first.get("ctx", {}).get("error")
+            if isinstance(cause, InputError):
+                raise cause.within(str(path)) from error
             raise InputError(
                 str(path),
                 expected="the record of a training run",
-                received=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
+                received=f"{'.'.join(map(str, first['loc']))} = {short(first['input'])}",
                 remedy="use the version of nucseg it was written with, or train again",
             ) from error
 

@@ -93,7 +93,7 @@ class UNet(BaseModel):
     @model_validator(mode="after")
     def _pools_between_levels(self) -> Self:
         if self.pool is not None and len(self.pool) != self.levels - 1:
-            raise ValueError(f"pool must have {self.levels - 1} entries, one below each level but the last")
+            raise ValueError(f"a pool of {self.levels - 1} entries, one below each level but the last")
         return self
 
     @property

@@ -5,6 +5,7 @@ import numpy as np
 
 from nucseg.errors import InputError
 from nucseg.heads.base import Centers
+from nucseg.heads.calls import calling, check_target
 from nucseg.heads.scenario import Scenario
 from nucseg.instances.centroids import centroids
 
@@ -52,6 +53,7 @@ class AddTargets(gp.BatchFilter):
 
     Raises:
         InputError: The labels are not integers, or a head is missing among the given keys.
+        HeadFailed: A head's `target` raised an error, or returned other shapes than it promises.
     """
 
     def __init__(
@@ -148,7 +150,9 @@ class AddTargets(gp.BatchFilter):
             if not any(key in request for key in keys):
                 continue
             counted = ~beside if head.needs_extent and beside is not None else mask
-            target, weight = head.target(labels, crop, scale_um, centers, counted)
+            with calling(head, "target"):
+                target, weight = head.target(labels, crop, scale_um, centers, counted)
+            check_target(head, target, weight, tuple(region.shape))
             if head.needs_extent and not extent:
                 weight = np.zeros_like(weight)
             for key, data in zip(keys, (target, weight), strict=True):

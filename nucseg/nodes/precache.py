@@ -14,7 +14,7 @@ from typing import Any
 import gunpowder as gp
 import numpy as np
 
-from nucseg.errors import InputError, NucsegError
+from nucseg.errors import InputError, NucsegError, own_cause
 
 
 class WorkerFailed(NucsegError):
@@ -40,7 +40,7 @@ class PreCache(gp.BatchFilter):
 
     Raises:
         InputError: An argument is out of range.
-        WorkerFailed: A worker raised an error or died.
+        WorkerFailed: A worker raised an error or died. An error of nucseg itself (`NucsegError`) is raised as it is.
     """
 
     def __init__(self, num_workers: int = 2, cache_size: int = 8, seed: int = 0, start: int = 0) -> None:
@@ -132,7 +132,10 @@ def _upstream(provider: gp.BatchProvider) -> list[gp.BatchProvider]:
 
 
 class _Worker:
-    """One process and what it has finished; messages are (job, index, batch or None, error text)."""
+    """One process and what it has finished; messages are (job, index, batch or None, error or None).
+
+    An error is its traceback as text, and what nucseg raised itself, if it did.
+    """
 
     def __init__(self, stream: _Stream, number: int, of: int, room: int, others: list[Connection]) -> None:
         self.number = number
@@ -176,7 +179,11 @@ class _Worker:
             if job != self._job or at < index:
                 continue
             if error:
-                raise WorkerFailed(f"worker {self.number} failed at batch {at}:\n{error}")
+                text, cause = error
+                failed = WorkerFailed(f"worker {self.number} failed at batch {at}:\n{text}")
+                if cause is not None:
+                    raise cause from failed
+                raise failed
             return batch
 
     def stop(self) -> None:
@@ -231,8 +238,8 @@ def _work(stream: _Stream, number: int, of: int, connection: Connection, others:
                 message: tuple
                 try:
                     message = (job, index, stream.batch(request, index), None)
-                except Exception:
-                    message = (job, index, None, traceback.format_exc())
+                except Exception as error:
+                    message = (job, index, None, (traceback.format_exc(), own_cause(error)))
                 connection.send(message)
                 if message[-1]:
                     break

@@ -14,6 +14,7 @@ from nucseg.blockwise.records import FOLDER, Records
 from nucseg.errors import InputError
 from nucseg.evaluate.scores import Scores
 from nucseg.points import read_table
+from nucseg.report.detected import score_points
 from nucseg.report.experiment import report_experiment
 from nucseg.report.figures import volume_chart
 from nucseg.report.html import Chart, Charts, Facts, Section, write_report
@@ -47,9 +48,9 @@ def report_folder(
 
     Args:
         folder: What `nucseg demo`, `nucseg experiment`, `nucseg train` or `nucseg run` (`predict`, `segment`,
-            `measure`) wrote.
+            `detect`, `measure`) wrote.
         truth: True labels for the OUT of a run: the page then has the scores, what was found and missed, and the
-            worst cases.
+            worst cases; of a detection the scores of its points.
         min_size: Objects of fewer voxels are left out of the scores, see `nucseg.match`.
         mask: What of the truth is annotated, 0 or False elsewhere: path of an array of its shape, or the name of a
             label image inside the OME-Zarr `truth`.
@@ -60,7 +61,7 @@ def report_folder(
 
     Raises:
         InputError: If the folder is nothing of these, or something in it cannot be read; if truth is given for
-            something else than instances, or of another shape.
+            something else than instances or points, or of another shape.
     """
     base = Path(folder)
     if truth is None and (mask is not None or ignore_label is not None):
@@ -188,17 +189,21 @@ def _report_output(
         done = len(Records(base, step).read()[0])
         summary[f"{_STEPS[step].lower()} blocks"] = f"{done} of {head.get('blocks', '?')}"
     parts += [_step_section(base, step, head) for step, head in heads.items()]
-    if truth is not None and not images:
+    scores: dict[str, Scores] = {}
+    if images and images[0].scores:
+        scores["instances"] = images[0].scores
+    elif truth is not None and not labelled:
+        scores["points"] = score_points(base, heads, truth, min_size, annotated)
+    elif truth is not None:
         raise InputError(
             f"report about {base}",
-            expected="labels/nuclei, and the image that they lie on, to compare with the truth",
-            received="an OUT without one of them",
-            remedy="segment first, or bring the image back to where it was",
+            expected="the image that labels/nuclei lie on, to show them against the truth",
+            received="an OUT whose image is not where it was",
+            remedy="bring the image back, or take the scores alone (nucseg evaluate)",
         )
-    scores = images[0].scores if images else None
     return write_report(
         base / PAGE,
-        scores={"instances": scores} if scores else None,
+        scores=scores or None,
         title=f"{'Segmentation' if labelled or table is not None else 'Detection'} {base.resolve().name}",
         summary=summary,
         images=images,

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from nucseg.errors import InputError
+from nucseg.errors import InputError, short
 
 Kind = Literal["float32", "float16", "uint16", "uint8"]
 
@@ -184,8 +184,8 @@ def noted_encoding(where: str, array: Any) -> Encoding | None:
         return None
     try:
         encoding = Encoding.model_validate(said[KEY])
-    except ValidationError as error:
-        received = error.errors()[0]["msg"]
+    except ValidationError:
+        received = short(said[KEY])
     else:
         if np.dtype(encoding.dtype) == array.dtype:
             return encoding

@@ -24,7 +24,7 @@ class Values(BaseModel):
     def _ascending(self) -> Self:
         low, high = self.values
         if not low < high:
-            raise ValueError(f"the first value must be below the second, not {low:g} and {high:g}")
+            raise ValueError(f"a first value below the second, not {low:g} and {high:g}")
         return self
 
 

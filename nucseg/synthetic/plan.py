@@ -100,19 +100,11 @@ def plan_worm(
     look = difficulty_named(difficulty)
     _check(shape, nuclei, seed, scale_um)
     rng = np.random.default_rng([seed, 1])
-    extent_um = (np.array(shape) - 1.0) * np.array(scale_um)
-    body = lay_body(extent_um, rng)
-    _check_width(body, shape)
-
+    body = _body(shape, scale_um, rng)
+    along, tube, volume = _volumes(body, nuclei, look, shape)
     in_head = round(look.head_share * nuclei)
-    axes_um = draw_ellipsoids(nuclei, in_head, body, rng)
-    along = np.linspace(body.start, body.end, 513)
-    tube = float(np.trapezoid(body.area(along), along))
     in_body = nuclei - in_head
-    volume = in_head * mean_volume(HEAD_RADIUS_UM) + in_body * mean_volume(BODY_RADIUS_UM)
-    fit = int(CROWDED * tube / (volume / nuclei))
-    if volume > CROWDED * tube:
-        _refuse(nuclei, fit, shape)
+    axes_um = draw_ellipsoids(nuclei, in_head, body, rng)
     contact = min(look.contact, (LOOSE * tube / volume) ** (1.0 / 3.0))
 
     neck, hollow = lay_head(body, in_head * mean_volume(HEAD_RADIUS_UM) / look.head_packing, along)
@@ -147,6 +139,52 @@ def plan_worm(
         bumps=rng.normal(0.0, 0.09, (nuclei, 6)),
         nucleoli=nucleoli,
     )
+
+
+def check_worm(
+    shape: tuple[int, int, int],
+    nuclei: int,
+    seed: int,
+    scale_um: tuple[float, float, float] = DEFAULT_SCALE_UM,
+    difficulty: str = "worm",
+) -> None:
+    """See in no time that a worm can be planned, as far as that can be known without placing its nuclei.
+
+    Args:
+        shape: Volume, voxels, z, y, x.
+        nuclei: How many.
+        seed: Of the worm.
+        scale_um: Voxel, um.
+        difficulty: `easy`, `worm` or `hard`.
+
+    Raises:
+        InputError: When more nuclei are asked for than the worm's volume holds, the voxels are too coarse for them,
+            or an argument makes no sense.
+    """
+    look = difficulty_named(difficulty)
+    _check(shape, nuclei, seed, scale_um)
+    _volumes(_body(shape, scale_um, np.random.default_rng([seed, 1])), nuclei, look, shape)
+
+
+def _body(
+    shape: tuple[int, int, int], scale_um: tuple[float, float, float], rng: np.random.Generator
+) -> Body:
+    body = lay_body((np.array(shape) - 1.0) * np.array(scale_um), rng)
+    _check_width(body, shape)
+    return body
+
+
+def _volumes(
+    body: Body, nuclei: int, look: Difficulty, shape: tuple[int, int, int]
+) -> tuple[np.ndarray, float, float]:
+    """Positions along the axis, the tube's volume, and that of the nuclei, um^3; refuses too many nuclei."""
+    in_head = round(look.head_share * nuclei)
+    along = np.linspace(body.start, body.end, 513)
+    tube = float(np.trapezoid(body.area(along), along))
+    volume = in_head * mean_volume(HEAD_RADIUS_UM) + (nuclei - in_head) * mean_volume(BODY_RADIUS_UM)
+    if volume > CROWDED * tube:
+        _refuse(nuclei, int(CROWDED * tube / (volume / nuclei)), shape)
+    return along, tube, volume
 
 
 def _check(shape: tuple[int, int, int], nuclei: int, seed: int, scale_um: tuple[float, float, float]) -> None:

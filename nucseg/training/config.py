@@ -192,7 +192,7 @@ class TrainConfig(_Section):
         if not isinstance(values, dict) or "heads" not in values:
             return values
         if "scenario" in values:
-            raise ValueError("scenario and [[heads]] are two ways to say one thing: give one of them")
+            raise ValueError("a scenario or [[heads]], not both: they are two ways to say one thing")
         return {"scenario": {"heads": values["heads"]}} | {k: v for k, v in values.items() if k != "heads"}
 
     @field_validator("scenario", mode="before")

@@ -78,10 +78,11 @@ def prepare(config: TrainConfig) -> Prepared:
     """Open and check the training volumes, and fill in what was left to them.
 
     Raises:
-        InputError: A volume is missing or cannot be used, labels are empty or of another shape, points or masks
-            do not fit, heads need labels where there are only points, or volumes differ in channels or voxel
-            size.
+        InputError: No head decodes to anything, a volume is missing or cannot be used, labels are empty or of
+            another shape, points or masks do not fit, heads need labels where there are only points, or volumes
+            differ in channels or voxel size.
     """
+    config.scenario.check_decodes()
     opened = [open_annotated(config.data, volume) for volume in config.data.train]
     check_heads(config.scenario, opened)
     images = tuple(volume.image for volume in opened)

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from nucseg.errors import InputError
+from nucseg.errors import InputError, expected_of, short
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def explain(model: type[BaseModel], error: ValidationError, source: str) -> Inpu
     problem = next((p for kind in ranked for p in problems if p["type"] == kind), problems[0])
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
-        return cause
+        return cause.within(source)
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         valid = _fields(model, problem["loc"][:-1])
@@ -76,8 +76,8 @@ def explain(model: type[BaseModel], error: ValidationError, source: str) -> Inpu
         )
     return InputError(
         f"{source}, key {where}" if where else source,
-        expected=problem["msg"].removeprefix("Value error, "),
-        received=_short(problem["input"]),
+        expected=expected_of(problem),
+        received=short(problem["input"]),
         remedy="correct it",
     )
 
@@ -101,8 +101,3 @@ def _model_in(annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((m for m in map(_model_in, get_args(annotation)) if m is not None), None)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nucseg.errors import NucsegError
+from nucseg.errors import own_cause
 from nucseg.network.backend import require_backend
 from nucseg.network.checkpoint import find_checkpoint
 from nucseg.network.record import check_run_folder
@@ -64,6 +64,7 @@ def train(
 
     Raises:
         InputError: A volume, a setting or the folder cannot be used.
+        HeadFailed: A method of a head raised an error; the message names both.
         NucsegError: The loss is not finite, or a process that prepares batches failed.
     """
     if iterations is not None:
@@ -84,7 +85,7 @@ def train(
             seconds = _loop(pipeline, node, config, progress)
         return TrainResult(node.iteration, _recent_loss(folder, node.iteration), seconds)
     except Exception as error:
-        cause = _cause(error)
+        cause = own_cause(error)
         if cause is None:
             raise
         raise cause from error
@@ -152,15 +153,3 @@ def _rows(folder: str | Path, iteration: int) -> list[dict[str, str]]:
     """The rows of losses.csv up to an iteration."""
     with (Path(folder) / "losses.csv").open(encoding="utf-8") as file:
         return [row for row in csv.DictReader(file) if int(row["iteration"]) <= iteration]
-
-
-def _cause(error: BaseException) -> NucsegError | None:
-    """The error of ours that gunpowder wrapped in its own."""
-    seen: set[int] = set()
-    found: BaseException | None = error
-    while found is not None and id(found) not in seen:
-        if isinstance(found, NucsegError):
-            return found
-        seen.add(id(found))
-        found = found.__cause__ or found.__context__
-    return None

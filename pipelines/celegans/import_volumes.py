@@ -18,8 +18,8 @@ import numpy as np
 import tifffile
 from archive import unpacked
 from centers import Centers, centers_from_labels, read_centers
-from layouts import PARTS, Worm, assign, find_worms, read_split
-from metaimage import read_metaimage
+from layouts import PARTS, Amiss, Worm, assign, find_worms, read_split
+from metaimage import lacks_data, read_metaimage
 
 import nucseg as ns
 from nucseg.errors import NucsegError
@@ -41,11 +41,18 @@ def import_worms(download: Path, out: Path, options: dict[str, Any]) -> dict[str
         What split.json holds: for each part the paths of its volumes, relative to `out`.
 
     Raises:
-        InputError: Something is missing, there twice, or not as expected; nothing is guessed.
+        InputError: Files are missing or there twice (all of them are named, before anything is imported), or a
+            volume is not as expected; nothing is guessed.
     """
-    kind, found = find_worms(unpacked(download, out))
+    amiss, folder = Amiss(), unpacked(download, out)
+    kind, found = find_worms(folder, amiss)
     split = read_split(Path(options["split_file"]))
-    parts, left_out = assign(found, split, options["split"], options["partial"])
+    headers = [worm for worm in found if worm.raw.suffix.lower() == ".mhd"]
+    amiss.add(str(folder), "headers without their data file", [w.name for w in headers if lacks_data(w.raw)])
+    if options["centers"] == "file":
+        without = [worm.name for worm in found if worm.centers is None]
+        amiss.add(str(folder), "worms without a table of centres (--centers labels needs none)", without)
+    parts, left_out = assign(found, split, options["split"], options["partial"], amiss)
     how = {key: options[key] for key in ("axes", "scale_um", "centers")} | {"layout": kind}
     record = out / "split.json"
     if record.is_file() and (before := json.loads(record.read_text(encoding="utf-8"))["how"]) != how:
@@ -75,13 +82,6 @@ def import_worm(worm: Worm, target: Path, options: dict[str, Any]) -> str:
     raw, labels = (_read(path, options["axes"]) for path in (worm.raw, worm.labels))
     _check(worm, raw, labels)
     from_file = worm.centers is not None and options["centers"] != "labels"
-    if options["centers"] == "file" and worm.centers is None:
-        raise ns.InputError(
-            worm.name,
-            expected="a table of centres",
-            received="none in this layout",
-            remedy="take the centres of mass of the labels: --centers labels",
-        )
     centers = read_centers(worm.centers, labels) if from_file else centers_from_labels(labels)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".import-") as temporary:
         folder = Path(temporary)

@@ -14,6 +14,7 @@ PARTS = ("train", "validation", "test")
 TIFF = (".tif", ".tiff")
 _PART_FOLDERS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 _CURATED = ".ano.curated"
+_SEVERAL = "several files"
 _ADVICE = "see pipelines/celegans/README.md for the three layouts that are known"
 
 
@@ -48,6 +49,40 @@ class Split(NamedTuple):
         return next((part for part, names in self.parts.items() if name in names), None)
 
 
+class Amiss:
+    """All that is missing or there twice among the files of a download, to be told at once."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, list[str]] = {}
+        self.where: list[str] = []
+
+    def add(self, where: str, what: str, names: Iterable[str]) -> None:
+        """Note names of worms of which the same is to be said; none is nothing."""
+        if found := list(names):
+            self.names.setdefault(what, []).extend(found)
+            self.where += [where] if where not in self.where else []
+
+    def has(self, name: str) -> bool:
+        """Whether something was said of a worm."""
+        return any(name in names for names in self.names.values())
+
+    def check(self, *further: str) -> None:
+        """Raise what was noted, and further problems.
+
+        Raises:
+            InputError: There is something.
+        """
+        if self.names:
+            raise InputError(
+                ", ".join(self.where),
+                expected="for each worm one image and one label file of the same name",
+                received="; ".join(
+                    [*(f"{what}: {', '.join(names)}" for what, names in self.names.items()), *further]
+                ),
+                remedy="complete the download, or move what does not belong to it elsewhere",
+            )
+
+
 def read_split(path: Path) -> Split:
     """Read split.toml.
 
@@ -72,10 +107,15 @@ def read_split(path: Path) -> Split:
     return split
 
 
-def find_worms(folder: Path) -> tuple[str, list[Worm]]:
+def find_worms(folder: Path, amiss: Amiss | None = None) -> tuple[str, list[Worm]]:
     """The worms of a folder, by name, and the name of its layout: `parts`, `curated` or `flat`.
 
     The layout may begin in a folder below, as archives unpack.
+
+    Args:
+        folder: Where they lie.
+        amiss: Takes image and label files without their partner, and those of one name, to be told together with what
+            else is missing. None: they are an error at once.
 
     Raises:
         InputError: No layout or several, or an image or label file without its partner, or two of one name.
@@ -102,12 +142,20 @@ def find_worms(folder: Path) -> tuple[str, list[Worm]]:
             remedy=f"give the folder of one of them; {_ADVICE}",
         )
     kind, root = found[0]
+    noted = Amiss() if amiss is None else amiss
     read = {"parts": _parts, "curated": _curated, "flat": _flat}[kind]
-    return kind, sorted(read(root), key=lambda worm: worm.name)
+    worms = sorted(read(root, noted), key=lambda worm: worm.name)
+    if amiss is None:
+        noted.check()
+    return kind, worms
 
 
 def assign(
-    worms: Iterable[Worm], split: Split, by: str = "both", partial: bool = False
+    worms: Iterable[Worm],
+    split: Split,
+    by: str = "both",
+    partial: bool = False,
+    amiss: Amiss | None = None,
 ) -> tuple[dict[str, list[Worm]], list[str]]:
     """Put each worm into its part.
 
@@ -117,6 +165,7 @@ def assign(
         by: `names`: as the split says. `folders`: as the folders say. `both`: the two must agree where the folders
             say anything.
         partial: Whether worms of the split may be missing.
+        amiss: What is missing of single worms, told together with what is wrong here.
 
     Returns:
         Worms of each part, and the names of those that the split leaves out.
@@ -139,11 +188,21 @@ def assign(
         else:
             parts[part].append(worm)
     here = {worm.name for found in parts.values() for worm in found}
-    missing = [name for part in PARTS for name in split.parts[part] if name not in here]
+    noted = amiss or Amiss()
+    missing = [
+        name for part in PARTS for name in split.parts[part] if name not in here and not noted.has(name)
+    ]
     if by != "folders" and missing and not partial and not problems:
-        problems.append(f"{len(missing)} of {len(missing) + len(here)} worms missing: {', '.join(missing)}")
-    if not problems and (empty := [part for part in PARTS if not parts[part]]) and not partial:
+        total = sum(len(names) for names in split.parts.values())
+        problems.append(f"{len(missing)} of {total} worms missing: {', '.join(missing)}")
+    if (
+        not problems
+        and not noted.names
+        and (empty := [part for part in PARTS if not parts[part]])
+        and not partial
+    ):
         problems.append(f"no worm for {', '.join(empty)}")
+    noted.check(*problems)
     if problems:
         raise InputError(
             "the split of the worms",
@@ -181,25 +240,24 @@ def _is_flat(root: Path) -> bool:
     return (root / "images").is_dir() and (root / "masks").is_dir()
 
 
-def _parts(root: Path) -> list[Worm]:
+def _parts(root: Path, amiss: Amiss) -> list[Worm]:
     found: list[Worm] = []
     for folder, part in _PART_FOLDERS.items():
         if (root / folder).is_dir():
-            found += _flat(root / folder, part)
+            found += _flat(root / folder, amiss, part)
     names = [worm.name for worm in found]
-    _report(
-        str(root), twice={n: [str(w.raw) for w in found if w.name == n] for n in names if names.count(n) > 1}
-    )
+    twice = {n: [str(w.raw) for w in found if w.name == n] for n in names if names.count(n) > 1}
+    amiss.add(str(root), _SEVERAL, _with_paths(twice))
     return found
 
 
-def _flat(root: Path, part: str | None = None) -> list[Worm]:
+def _flat(root: Path, amiss: Amiss, part: str | None = None) -> list[Worm]:
     raw, labels = _files(root / "images", TIFF), _files(root / "masks", TIFF)
     centers = _files(root / "centers", (".txt", ".csv"))
-    return _paired(root, raw, labels, centers, part)
+    return _paired(root, raw, labels, centers, part, amiss)
 
 
-def _curated(root: Path) -> list[Worm]:
+def _curated(root: Path, amiss: Amiss) -> list[Worm]:
     """The authors' own collection: each image as MetaImage or TIFF, labels and centres as *.ano.curated.*."""
     raw = _files(root / "imagesAsMhdRaw", (".mhd",))
     for name, paths in _files(root / "imagesAsTiff", TIFF).items():
@@ -208,7 +266,7 @@ def _curated(root: Path) -> list[Worm]:
     curated = {name.removesuffix(_CURATED): paths for name, paths in seen.items() if name.endswith(_CURATED)}
     labels = {name: [p for p in paths if p.suffix.lower() in TIFF] for name, paths in curated.items()}
     centers = {name: [p for p in paths if p.suffix.lower() == ".txt"] for name, paths in curated.items()}
-    return _paired(root, raw, labels, {name: paths for name, paths in centers.items() if paths}, None)
+    return _paired(root, raw, labels, {name: paths for name, paths in centers.items() if paths}, None, amiss)
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
@@ -226,43 +284,21 @@ def _paired(
     labels: dict[str, list[Path]],
     centers: dict[str, list[Path]],
     part: str | None,
+    amiss: Amiss,
 ) -> list[Worm]:
     labels = {name: paths for name, paths in labels.items() if paths}
-    together = [(name, paths) for found in (raw, labels, centers) for name, paths in found.items()]
-    _report(
-        str(root),
-        unlabelled=sorted(set(raw) - set(labels)),
-        unseen=sorted(set(labels) - set(raw)),
-        stray=sorted(set(centers) - set(labels)),
-        twice={name: [str(path) for path in paths] for name, paths in together if len(paths) > 1},
-    )
+    where, whole = str(root), sorted(set(raw) & set(labels))
+    amiss.add(where, "images without labels", sorted(set(raw) - set(labels)))
+    amiss.add(where, "labels without an image", sorted(set(labels) - set(raw)))
+    amiss.add(where, "centres without labels", sorted(set(centers) - set(labels)))
+    for found in (raw, labels, centers):
+        twice = {name: [str(path) for path in paths] for name, paths in found.items() if len(paths) > 1}
+        amiss.add(where, _SEVERAL, _with_paths(twice))
     return [
-        Worm(name, paths[0], labels[name][0], centers[name][0] if name in centers else None, part)
-        for name, paths in raw.items()
+        Worm(name, raw[name][0], labels[name][0], centers[name][0] if name in centers else None, part)
+        for name in whole
     ]
 
 
-def _report(
-    where: str,
-    unlabelled: Iterable[str] = (),
-    unseen: Iterable[str] = (),
-    stray: Iterable[str] = (),
-    twice: dict[str, list[str]] | None = None,
-) -> None:
-    problems = [
-        f"{what}: {', '.join(names)}"
-        for what, names in (
-            ("images without labels", list(unlabelled)),
-            ("labels without an image", list(unseen)),
-            ("centres without labels", list(stray)),
-            ("several files", [f"{name} ({', '.join(paths)})" for name, paths in (twice or {}).items()]),
-        )
-        if names
-    ]
-    if problems:
-        raise InputError(
-            where,
-            expected="for each worm one image and one label file of the same name",
-            received="; ".join(problems),
-            remedy="complete the download, or move what does not belong to it elsewhere",
-        )
+def _with_paths(twice: dict[str, list[str]]) -> list[str]:
+    return [f"{name} ({', '.join(paths)})" for name, paths in twice.items()]

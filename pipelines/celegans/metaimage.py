@@ -43,8 +43,8 @@ def read_metaimage(path: Path) -> np.ndarray:
     if source == "LOCAL":
         data = behind
     else:
-        file = path.with_name(source)
-        if "%" in source or source == "LIST" or not file.is_file():
+        file = _data_file(path, source)
+        if file is None:
             raise InputError(
                 str(path),
                 expected="one data file beside the header",
@@ -70,6 +70,22 @@ def read_metaimage(path: Path) -> np.ndarray:
             remedy="copy the data file again",
         )
     return np.frombuffer(data, dtype).reshape(lengths[::-1]).astype(dtype.newbyteorder("="))
+
+
+def lacks_data(path: Path) -> bool:
+    """Whether the data file that a header names is not beside it.
+
+    Raises:
+        InputError: No such header.
+    """
+    source = _header(path)[0].get("ElementDataFile", "")
+    return source != "LOCAL" and _data_file(path, source) is None
+
+
+def _data_file(path: Path, source: str) -> Path | None:
+    """The one data file beside a header; None where it is not there or several are named."""
+    file = path.with_name(source) if source else path
+    return None if not source or "%" in source or source == "LIST" or not file.is_file() else file
 
 
 def _header(path: Path) -> tuple[dict[str, str], bytes]:

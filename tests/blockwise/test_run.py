@@ -1,5 +1,7 @@
 """`run`, from a volume to a table: resumes, and ends in the same digest after a kill."""
 
+import json
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ from nucseg.blockwise.launch import Local
 from nucseg.blockwise.records import Records
 from nucseg.blockwise.run import run
 from nucseg.errors import InputError
+from nucseg.network.checkpoint import list_checkpoints
 from nucseg.points import read_table
 from nucseg.volume import open_labels
 
@@ -30,8 +33,6 @@ def raw(tmp_path_factory):
 
 
 def test_a_run_from_the_volume_to_the_table_and_again_after_a_kill(tmp_path, untrained, raw, capsys):
-    import json
-
     messages: list[str] = []
     here = Local(workers=0)
     calm = run(raw, str(tmp_path / "calm"), str(untrained), launcher=here, log=messages.append, **SETTLED)
@@ -63,6 +64,23 @@ def test_a_run_from_the_volume_to_the_table_and_again_after_a_kill(tmp_path, unt
     assert again.digest == calm.digest
     with pytest.raises(InputError, match=r"decoding\.seed_threshold 0\.335.*overwrite"):
         run(raw, str(out), str(untrained), launcher=here, **{**SETTLED, "seed_threshold": 0.34})
+
+
+def test_a_run_of_a_model_selected_for_points_says_that_its_instances_take_defaults(
+    tmp_path, untrained, raw, caplog
+):
+    model, out = tmp_path / "model", str(tmp_path / "o")
+    shutil.copytree(untrained, model)
+    (checkpoint, *_) = list_checkpoints(model)
+    points = {"source": "votes", "threshold": 1.0, "distance": 3, "reach": 9, "foreground_threshold": 0.5}
+    selected = {"checkpoint": checkpoint.iteration, "decoding": None, "points": points}
+    (model / "selected.json").write_text(json.dumps(selected))
+    found = run(raw, out, str(model), launcher=Local(workers=0), block=(28, 32, 32))
+    assert list(found.steps) == ["predict", "segment", "measure"]
+    assert (
+        caplog.text.count("selected for points only (votes): its instances take the default seed threshold")
+        == 1
+    )
 
 
 def test_a_missing_volume_or_model_is_told_and_leaves_nothing(tmp_path, untrained, raw):

@@ -50,6 +50,29 @@ def test_a_prediction_says_how_it_decodes(tmp_path, prediction):
     }
 
 
+def test_a_selection_of_points_alone_says_nothing_of_instances(tmp_path, prediction, caplog):
+    scenario = Scenario.named("three_label_cpv")
+    points = scenario.default_votes(9)
+    write_origin(prediction, Origin(scenario, None, 1.5, points))
+    said = segment(prediction, str(tmp_path / "a"), launcher=HERE)
+    (record,) = [r for r in caplog.records if r.levelname == "WARNING"]
+    message = record.getMessage()
+    assert "points only (votes)" in message
+    assert "default seed threshold 0.8 and foreground threshold 0.5" in message
+    assert "--for segmentation" in message
+    caplog.clear()
+    segment(prediction, str(tmp_path / "b"), seed_threshold=0.7, launcher=HERE)
+    assert "take the default foreground threshold 0.5;" in caplog.text
+    caplog.clear()
+    both = {"seed_threshold": 0.8, "foreground_threshold": 0.5}
+    assert segment(prediction, str(tmp_path / "c"), launcher=HERE, **both).digest == said.digest
+    write_origin(prediction, Origin(scenario, scenario.default_decoding(), 1.5, points))
+    segment(prediction, str(tmp_path / "d"), launcher=HERE)
+    write_origin(prediction, Origin(scenario))
+    segment(prediction, str(tmp_path / "e"), launcher=HERE)
+    assert not caplog.text
+
+
 def test_a_decoding_with_changes():
     scenario = Scenario.named("three_label_cpv")
     base = Decoding(seed_threshold=0.9, foreground_threshold=0.7)

@@ -1,6 +1,7 @@
 """What an experiment's TOML may say, and what is refused in plain words."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from nucseg.experiment.cells import cells_of, claim, write_json
 from nucseg.experiment.config import merged
 from nucseg.experiment.dataset import volumes_of
 from nucseg.experiment.paired import paired_test
+from nucseg.experiment.run import run_experiment
 from nucseg.heads.scenario import Scenario, scenario_names
 from nucseg.network.unet import unet
 from nucseg.synthetic.plan import DEFAULT_SCALE_UM, plan_worm
@@ -108,7 +110,7 @@ def test_one_volume_under_two_names_serves_twice(tmp_path):
 
 @pytest.mark.parametrize("name", [".", "..", "volumes", "tables", "figures"])
 def test_a_data_set_is_not_called_as_another_folder(tmp_path, name):
-    with pytest.raises(InputError, match="is no name for a data set"):
+    with pytest.raises(InputError, match="expected another name of a data set than"):
         read(tmp_path, TINY.replace('name = "worm"', f'name = "{name}"'))
 
 
@@ -144,7 +146,7 @@ def test_the_configuration_that_is_left_for_the_processes_is_the_same(tmp_path):
         ("test = [3]", "test = [2]", "serves twice"),
         ("seeds = [1, 2]", "seeds = [1, 1]", "different numbers"),
         ("threads = 1", "threads = 1\nstardist = {}", "stardist.seconds or training.seconds"),
-        ("threads = 1", 'threads = 1\noverlay = "sdt"', "overlay names 'sdt'"),
+        ("threads = 1", 'threads = 1\noverlay = "sdt"', "as the overlay, not 'sdt'"),
     ],
 )
 def test_mistakes_are_named(tmp_path, old, new, message):
@@ -162,6 +164,24 @@ def test_a_cell_of_other_settings_is_refused_and_the_setting_named(tmp_path):
     longer = config.model_copy(update={"training": {**config.training, "iterations": 61}})
     with pytest.raises(InputError, match=r"training.iterations = 61.*begun with 60"):
         cells_of(longer, tmp_path / "out")[1].check()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("nuclei = 900", "nuclei: expected at most about"),
+        ("shape = [32, 12, 64]", "shape: expected a cross-section"),
+    ],
+)
+def test_impossible_worms_are_refused_before_any_is_made(tmp_path, change, message):
+    first = TINY[TINY.index("[[datasets]]") :]
+    name = change.split(" = ")[0]
+    second = re.sub(rf"{name} = (\[[^]]*\]|\d+)", change, first.replace('"worm"', '"packed"'))
+    config, said = read(tmp_path, TINY + second), []
+    with pytest.raises(InputError, match=f"synthetic volumes of packed: {message}"):
+        run_experiment(config, tmp_path / "out", log=said.append)
+    assert not said
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path):

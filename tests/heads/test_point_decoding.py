@@ -5,6 +5,7 @@ import pytest
 from pydantic import ValidationError
 from scipy import ndimage
 
+from nucseg.blockwise.decoding import choose_points
 from nucseg.errors import InputError
 from nucseg.heads.center_vectors import CenterVectors
 from nucseg.heads.gaussian_centers import GaussianCenters
@@ -93,11 +94,50 @@ def test_which_scenarios_detect():
     assert Scenario.named("gauss").point_sources == ("peaks",)
     assert GAUSS_CPV.point_sources == ("peaks", "votes")
     assert Scenario.named("three_label_cpv").point_sources == ("votes",)
-    for scenario in (Scenario.named("three_label"), Scenario([CenterVectors()])):
+    assert Scenario([CenterVectors()]).point_sources == ("votes",)
+    for scenario in (Scenario.named("three_label"), Scenario([CenterVectors(unit=True)])):
         assert not scenario.can_detect
         assert scenario.point_decodings(reach=12) == []
         with pytest.raises(InputError):
             scenario.default_point_decoding(reach=12)
+
+
+def test_of_center_vectors_alone_all_voxels_vote():
+    scenario, beside = (
+        Scenario([CenterVectors(scale=4)]),
+        Scenario([CenterVectors(scale=4), GaussianCenters()]),
+    )
+    scenario.check_decodes()
+    maps = random_map(beside)
+    default = scenario.default_point_decoding(reach=9)
+    assert (default.source, default.votes_from, default.foreground_threshold) == ("votes", "all", None)
+    every = PointDecoding(votes_from="all", **VOTES)
+    found = scenario.score_map(maps[:3], every)
+    assert found.max() > 1
+    np.testing.assert_array_equal(found, beside.score_map(maps, every))
+    grid = scenario.point_decodings(reach=9)
+    assert len(grid) == len(set(grid)) == 10 * 8
+    assert {(d.votes_from, d.foreground_threshold) for d in grid} == {("all", None)}
+    assert not scenario.can_segment
+    assert scenario.point_decodings() == []
+    for changes in ({"votes_from": "foreground"}, {"votes_from": "all"}):
+        with pytest.raises(InputError, match=r"alone do not say what is foreground.*--votes-from all"):
+            scenario.score_map(maps[:3], PointDecoding(foreground_threshold=0.5, **changes, **VOTES))
+    with pytest.raises(InputError, match=r"a foreground threshold of 0\.5"):
+        choose_points(scenario, None, known_reach=9, foreground_threshold=0.5)
+    assert choose_points(scenario, None, known_reach=9, distance=5) == default.model_copy(
+        update={"distance": 5}
+    )
+
+
+def test_heads_that_decode_to_nothing_are_told():
+    with pytest.raises(InputError, match=r"do not say how far the centre is; .*without unit"):
+        Scenario([CenterVectors(unit=True)]).check_decodes()
+    for scenario in (Scenario([ThreeLabel(), CenterVectors(unit=True)]), Scenario.named("gauss")):
+        scenario.check_decodes()
+    with pytest.raises(InputError, match="a unit vector does not say where"):
+        Scenario([ThreeLabel(), CenterVectors(unit=True)]).check_source("votes")
+    assert Scenario([ThreeLabel(), CenterVectors(unit=True)]).point_decodings(reach=9) == []
 
 
 def test_two_heads_that_detect_are_one_too_many():
@@ -106,7 +146,7 @@ def test_two_heads_that_detect_are_one_too_many():
         def name(self):
             return "other"
 
-    with pytest.raises(ValidationError, match="more than one head that detects"):
+    with pytest.raises(ValidationError, match="at most one head that detects, not "):
         Scenario([GaussianCenters(), OtherCenters()])
 
 

@@ -127,10 +127,13 @@ def test_heads_by_kind_alone():
         ('{"heads": [{"kind": "nucseg.heads.three_label:Missing"}]}', "Missing"),
         ('{"heads": [{"kind": "nucseg.heads.base:Head"}]}', "Head"),
         ('{"heads": [{"kind": "three_label", "balanced": true}]}', "balanced"),
-        ('{"heads": [{"balance": true}]}', "needs a kind"),
+        ('{"heads": [{"balance": true}]}', "a kind for each head"),
         ('{"heads": "three_label"}', "list of heads"),
         ('{"heads": []}', "heads"),
-        ('{"heads": [{"kind": "three_label"}, {"kind": "three_label"}]}', "two heads of one name"),
+        (
+            '{"heads": [{"kind": "three_label"}, {"kind": "three_label"}]}',
+            "expected heads of different names, not ",
+        ),
         ('{"heads": [{"kind": "three_label"}], "seed": 1}', "seed"),
     ],
 )
@@ -141,7 +144,7 @@ def test_bad_json_is_named_in_one_line(text, named):
 
 
 def test_one_main_head_at_most():
-    with pytest.raises(ValidationError, match="more than one main head"):
+    with pytest.raises(ValidationError, match="at most one main head, not "):
         Scenario([ThreeLabel(), Foreground()])
 
 

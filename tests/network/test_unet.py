@@ -135,7 +135,7 @@ def test_factors_come_from_toml_as_lists_and_must_fit_the_levels():
     network = UNet(levels=3, pool=[[1, 2, 2], [2, 2, 2]], stride=[1, 2, 2])
     assert (network.pool, network.stride) == (((1, 2, 2), (2, 2, 2)), (1, 2, 2))
     assert network.pooling == (2, 8, 8)
-    with pytest.raises(ValueError, match="pool must have 2 entries"):
+    with pytest.raises(ValueError, match="a pool of 2 entries"):
         UNet(levels=3, pool=[[1, 2, 2]])
     with pytest.raises(ValueError, match="greater than or equal to 1"):
         UNet(levels=2, pool=[[0, 2, 2]])

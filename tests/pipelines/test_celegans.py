@@ -290,6 +290,28 @@ def test_what_is_wrong_is_named(tmp_path, spoil, message):
     assert not list((tmp_path / "out").glob("volumes/*"))
 
 
+def test_all_that_is_missing_is_named_at_once(tmp_path):
+    folder = write_parts(tmp_path / "in")
+    for part, kind in (("train", "masks"), ("validation", "images"), ("test", "masks")):
+        (folder / FOLDERS[part] / kind / f"{SOME[part]}.tif").unlink()
+    with pytest.raises(ns.InputError) as told:
+        imported(folder, tmp_path / "out")
+    assert f"images without labels: {SOME['train']}, {SOME['test']}; " in told.value.received
+    assert f"labels without an image: {SOME['validation']}; " in told.value.received
+    missing = [n for part in FOLDERS for n in SPLIT[part] if n not in SOME.values()]
+    assert told.value.received.endswith(f"25 of 28 worms missing: {', '.join(missing)}")
+    curated = write_curated(tmp_path / "curated")
+    lost = [SOME["validation"], SOME["test"]]
+    for name in lost:
+        (curated / "imagesAsMhdRaw" / f"{name}.raw").unlink()
+    (curated / "groundTruthInstanceSeg" / f"{SOME['train']}.ano.curated.txt").unlink()
+    with pytest.raises(ns.InputError) as told:
+        imported(curated, tmp_path / "out", "--partial", "--centers", "file")
+    assert f"headers without their data file: {', '.join(sorted(lost))}; " in told.value.received
+    assert told.value.received.endswith(f"needs none): {SOME['train']}")
+    assert not (tmp_path / "out" / "volumes").exists()
+
+
 def test_folders_or_names_alone_when_they_disagree(tmp_path):
     folder = write_parts(tmp_path / "in", {"test": SOME["train"]})
     by_folder = imported(folder, tmp_path / "folders", "--partial", "--split", "folders")

@@ -11,15 +11,18 @@ from click.testing import CliRunner
 
 from nucseg.blockwise.launch import Local
 from nucseg.blockwise.measure import Measure
+from nucseg.blockwise.steps import detect
 from nucseg.blockwise.segment import Segment
 from nucseg.cli.main import cli
 from nucseg.errors import InputError
-from nucseg.evaluate.matching import match
+from nucseg.evaluate.matching import detection, match
 from nucseg.evaluate.select import select
 from nucseg.heads.scenario import Decoding, Scenario
 from nucseg.heads.three_label import three_classes
+from nucseg.instances.centroids import centroids
 from nucseg.network.record import RunRecord
 from nucseg.network.unet import UNet
+from nucseg.points import read_points
 from nucseg.report import report_folder
 from nucseg.report.training import read_losses
 from nucseg.volume import create_image, create_labels, open_labels
@@ -132,6 +135,32 @@ def test_an_output_is_compared_where_the_truth_is_annotated(segmented, scene, tm
     assert f"{match(scene.truth, open_labels(out).read()).av_ap:.3f}" not in text
     with pytest.raises(InputError, match="received no truth"):
         report_folder(out, mask=tmp_path / "mask.npy")
+
+
+def test_a_detection_is_compared_with_the_truth(scene, tmp_path):
+    """Peaks at the centres of mass, but for one nucleus, and one peak beside them."""
+    heights = np.zeros((1, *scene.truth.shape), np.float32)
+    found = centroids(scene.truth)
+    places = np.vstack([np.rint(found.centers[1:]).astype(int), [0, 0, 0]])
+    heights[0][tuple(places.T)] = 1
+    np.save(tmp_path / "p.npy", heights)
+    np.save(tmp_path / "truth.npy", scene.truth)
+    out = str(tmp_path / "OUT")
+    detect(str(tmp_path / "p.npy"), out, head="gauss", distance=1, launcher=Local(workers=0))
+    points = read_points(tmp_path / "OUT" / "tables" / "points.csv")
+    expected = detection(points, scene.truth, min_size=9)
+    assert 0.5 < expected.ap < 1
+    text = text_of(report_folder(out, truth=tmp_path / "truth.npy", min_size=9))
+    row = f"points – {expected.ap:.3f} {expected.tp + expected.fn} {expected.tp + expected.fp}"
+    assert row in " ".join(text.split())
+    assert "Detection OUT" in text
+    np.save(tmp_path / "other.npy", scene.truth[1:])
+    with pytest.raises(InputError, match="in which the points were found"):
+        report_folder(out, truth=tmp_path / "other.npy")
+    for table in (tmp_path / "OUT" / "tables").iterdir():
+        table.unlink()
+    with pytest.raises(InputError, match=r"with neither; segment first .*nucseg detect"):
+        report_folder(out, truth=tmp_path / "truth.npy")
 
 
 def test_truth_is_for_instances(run, scene, tmp_path):
