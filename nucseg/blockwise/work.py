@@ -83,15 +83,14 @@ class Work:
         return len(self.grid) - self.skipped
 
     def result(self) -> dict[str, Any]:
-        """Add the blocks up, all of them done; see `Task.blockwise`."""
+        """Add the blocks up, all of them done, and do what is left to do afterwards; see `Task.blockwise`."""
         done, _ = self.records.read(self.run)
         lines = [done[block.index] for block in self.grid]
         now = [line for line in lines if line["run"] == self.run]
         voxels = sum(self.grid[tuple(line["block"])].voxels for line in now)
         finished = self.task.finish(lines)
-        note_tables(self.records, self.task.outputs())
         seconds = self._seconds(now)
-        return {
+        result = {
             "blocks": len(self.grid),
             "skipped": self.skipped,
             "failed": 0,
@@ -100,6 +99,9 @@ class Work:
             "peak_memory_bytes": max(line["peak_memory_bytes"] for line in lines),
             **finished,
         }
+        result = self.task.afterwards(result, self.launcher, self.log)
+        note_tables(self.records, self.task.outputs())  # only now: until then an older table may lie there
+        return result
 
     def _seconds(self, now: list[dict[str, Any]]) -> float:
         """Time since it began; of a task that waits for others, from its first block's begin to its last one's end."""
