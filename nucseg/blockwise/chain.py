@@ -74,7 +74,7 @@ class Chain:
             do(together)
             if drop and drop.left and log:
                 log(f"{works[0].task.name}: {drop.result()['bytes'] / 2**30:.2g} GiB were dropped after use")
-            results += [work.task.afterwards(work.result(), work.launcher, log) for work in works]
+            results += [work.result() for work in works]
         return results
 
     def _launchers(self, launcher: "Launcher | Sequence[Launcher] | None") -> "list[Launcher]":

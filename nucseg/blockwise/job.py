@@ -13,7 +13,7 @@ from nucseg.blockwise.records import FOLDER, Records
 from nucseg.blockwise.task import Task
 from nucseg.errors import InputError
 
-ORDER = ("predict", "segment", "sift", "collect_ids", "compact", "detect", "drop", "measure")
+ORDER = ("predict", "segment", "sift", "collect_ids", "compact", "detect", "drop", "measure", "medians")
 """Tasks that share an OUT; each reads only what earlier ones wrote."""
 
 

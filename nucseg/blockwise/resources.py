@@ -8,7 +8,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nucseg.errors import InputError, expected_of, short
 
-TASKS = ("predict", "segment", "sift", "collect_ids", "compact", "detect", "measure", "downsample", "verify")
+TASKS = (
+    "predict",
+    "segment",
+    "sift",
+    "collect_ids",
+    "compact",
+    "detect",
+    "measure",
+    "medians",
+    "downsample",
+    "verify",
+)
 """Tasks that have a table of their own name; those of a lab are under [tasks.NAME]."""
 
 

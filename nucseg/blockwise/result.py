@@ -56,13 +56,23 @@ def result_of(steps: dict[str, dict[str, Any]], seconds: float) -> RunResult:
     )
 
 
+def cost_of_both(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """`seconds`, `mvox_per_s` and `peak_memory_bytes` of two passes over the blocks, from what each returned."""
+    seconds = first["seconds"] + second["seconds"]
+    return {
+        "seconds": seconds,
+        "mvox_per_s": first["mvox_per_s"] * first["seconds"] / seconds,
+        "peak_memory_bytes": max(first["peak_memory_bytes"], second["peak_memory_bytes"]),
+    }
+
+
 def tell_nonfinite(steps: dict[str, dict[str, Any]], log: Callable[[str], None] | None) -> None:
     """Say how many values were no numbers, and what became of them."""
     became = {
         "predict": "raw voxels are no number and were taken as 0, the low end of intensities",
         "segment": "voxels of the prediction are no number and are background",
         "detect": "voxels of the prediction are no number and hold no point",
-        "measure": "voxels of nuclei have an intensity that is no number and are left out of the means",
+        "measure": "voxels of nuclei have an intensity that is no number and are left out of means and medians",
     }
     for name, step in steps.items():
         if log and name in became and step.get("nonfinite"):

@@ -18,6 +18,7 @@ from nucseg.blockwise.grid import Block, Grid, chunk_shape
 from nucseg.blockwise.labels import stored_label_digest
 from nucseg.blockwise.lines import InOrder
 from nucseg.blockwise.records import FOLDER, Records
+from nucseg.blockwise.result import cost_of_both
 from nucseg.blockwise.task import Task
 from nucseg.instances.centroids import centroids
 from nucseg.instances.digest import block_digest, combine
@@ -150,12 +151,9 @@ def second_pass(
         BlocksFailed: Blocks are not done; the others are, and stay so.
     """
     second = task.blockwise(launcher, log=log)
-    seconds = result["seconds"] + second["seconds"]
     return result | {
         "nuclei": second["nuclei"],
         "dropped": result["nuclei"] - second["nuclei"],
         "digest": second["digest"],
-        "seconds": seconds,
-        "mvox_per_s": result["mvox_per_s"] * result["seconds"] / seconds,
-        "peak_memory_bytes": max(result["peak_memory_bytes"], second["peak_memory_bytes"]),
+        **cost_of_both(result, second),
     }

@@ -257,7 +257,7 @@ class Task(BaseModel):
         work.begin(overwrite)
         make_ready([work], log)
         do([work])
-        return work.task.afterwards(work.result(), work.launcher, log)
+        return work.result()
 
     def description(self) -> dict[str, Any]:
         """What the blocks depend on: the class, its fields but `out`, the inputs' identity, the version."""

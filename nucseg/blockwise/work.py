@@ -85,7 +85,7 @@ class Work:
         return len(self.grid) - self.skipped
 
     def result(self) -> dict[str, Any]:
-        """Add the blocks up, all of them done; see `Task.blockwise`."""
+        """Add the blocks up, all of them done, and do what is left to do afterwards; see `Task.blockwise`."""
         done, _ = self.records.read(self.run)
         voxels, peak, begin, end = 0, 0, inf, 0.0
         for line in done.by_file():
@@ -94,11 +94,10 @@ class Work:
                 voxels += self.grid[tuple(line["block"])].voxels
                 begin, end = min(begin, line["ended"] - line["seconds"]), max(end, line["ended"])
         finished = self.task.finish(InOrder(done, self.grid))
-        note_tables(self.records, self.task.outputs())
         # of a task that waits for others, from its first block's begin to its last one's end
         waited = self.after and voxels
         seconds = max(end - begin, 1e-3) if waited else time.perf_counter() - self.started
-        return {
+        result = {
             "blocks": len(self.grid),
             "skipped": self.skipped,
             "failed": 0,
@@ -107,6 +106,9 @@ class Work:
             "peak_memory_bytes": peak,
             **finished,
         }
+        result = self.task.afterwards(result, self.launcher, self.log)
+        note_tables(self.records, self.task.outputs())  # only now: until then an older table may lie there
+        return result
 
     def undone(self) -> tuple[list[Block], dict[Shape, str]]:
         """Blocks that are not done, and why, as far as that is known."""

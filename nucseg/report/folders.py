@@ -32,6 +32,7 @@ _STEPS = {
     "collect_ids": "Ids",
     "compact": "Renumbering",
     "measure": "Measurement",
+    "medians": "Medians",
     "detect": "Detection",
 }
 

@@ -44,8 +44,10 @@ def reference(labels: np.ndarray, raw: np.ndarray) -> dict[str, list]:
         row["touches_border"] = bool((low == 0).any() or (high == labels.shape).any())
         if raw.ndim == 3:
             row["mean_intensity"] = raw[labels == label].mean(dtype=float)
+            row["median_intensity"] = np.median(raw[labels == label].astype(float))
         else:
             row |= {f"mean_intensity_{c}": raw[c][labels == label].mean(dtype=float) for c in range(len(raw))}
+            row |= {f"median_intensity_{c}": np.median(image[labels == label]) for c, image in enumerate(raw)}
         for name, value in row.items():
             rows.setdefault(name, []).append(value)
     return rows
@@ -81,6 +83,7 @@ def test_labels_made_elsewhere_without_a_voxel_size(tmp_path):
     assert measure.blockwise(HERE)["nuclei"] == 1
     table = read_table(tmp_path / "o" / "tables" / "nuclei.parquet")
     assert (table["id"][0], table["voxels"][0], table["mean_intensity"][0]) == (2**40 + 1, 24, 7)
+    assert table["median_intensity"][0] == 7
     assert (table["z"][0], table["y"][0], table["x"][0]) == (2.5, 4, 6.5)
     assert "volume_um3" not in table
 

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from nucseg.blockwise.launch import Local
 from nucseg.blockwise.measure import Measure
-from nucseg.blockwise.steps import detect
 from nucseg.blockwise.segment import Segment
+from nucseg.blockwise.steps import detect
 from nucseg.cli.main import cli
 from nucseg.errors import InputError
 from nucseg.evaluate.matching import detection, match
