@@ -9,9 +9,9 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nucseg.blockwise.dropping import Drop, forget
+from nucseg.blockwise.dropping import Drop, forget, overlapping
 from nucseg.blockwise.estimate import estimating
-from nucseg.blockwise.grid import Block, Shape
+from nucseg.blockwise.grid import Block, Box, Shape
 from nucseg.blockwise.history import attended
 from nucseg.blockwise.json_file import write_json
 from nucseg.blockwise.lines import InOrder
@@ -161,10 +161,13 @@ def _note_waiting(work: Work) -> None:
     if not work.after:
         return
     undone, failed = work.undone()
+    if not undone:
+        return
+    missing = [(earlier, {block.index for block in earlier.undone()[0]}) for earlier in work.after]
     waiting = {}
     for block in undone:
         seen = block.grown(work.reach, work.grid.volume)
-        if block.index not in failed and (cause := _missing(work, seen)):
+        if block.index not in failed and (cause := _first_missing(missing, seen)):
             waiting[block.index] = f"{WAITS} {cause}, which is not done"
     if waiting:
         writer = Writer(work.records, work.task.job(work.run)["hash"], work.run)
@@ -173,15 +176,16 @@ def _note_waiting(work: Work) -> None:
         writer.close()
 
 
-def _missing(work: Work, seen: Any) -> str | None:
-    """The first block of an earlier task that overlaps a box and is not done, by name."""
-    for earlier in work.after:
-        for block in earlier.undone()[0]:
-            if all(
-                b < e and begin < end
-                for b, e, begin, end in zip(block.begin, seen.end, seen.begin, block.end, strict=True)
-            ):
-                return f"{earlier.task.name} {block}"
+def _first_missing(missing: Sequence[tuple[Work, set[Shape]]], seen: Box) -> str | None:
+    """The first block that overlaps a box and is not done, by name.
+
+    Args:
+        missing: Earlier works, and the indices of their blocks that are not done.
+        seen: Voxels that are read.
+    """
+    for earlier, indices in missing:
+        if found := overlapping(earlier.grid, [seen]) & indices:
+            return f"{earlier.task.name} {earlier.grid[min(found)]}"
     return None
 
 
