@@ -1,15 +1,16 @@
-"""How long it will take: from the first block that is done, or from one that is done for nothing else (a dry run)."""
+"""How long it will take: from the first blocks that are done, or from one that is done for nothing else (a dry run)."""
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from nucseg.blockwise.grid import Block, Grid
+from nucseg.blockwise.lines import read_lines
 from nucseg.blockwise.preflight import gib, need_of
 from nucseg.blockwise.presence import chunk_files
 from nucseg.blockwise.records import Records, claim_folder
@@ -86,7 +87,9 @@ def probe(task: "Task", launcher: "Launcher") -> dict[str, Any]:
 def estimating(
     task: "Task", records: Records, todo: int, workers: int, log: Callable[[str], None] | None
 ) -> Iterator[None]:
-    """While a run goes on, tell when its first block is done what the others will take.
+    """While a run goes on, tell when a worker has done its second block what all will take.
+
+    The first one has to wait for what is compiled and loaded once.
 
     Args:
         task: Resolved.
@@ -136,22 +139,19 @@ def _tell(
     last = False
     while not last:
         last = ended.wait(0.5)  # and look once more when all is over
-        line = _first_line(records, before)
+        line = _second_line(records, before)
         if line is not None:
             if not last:
                 log(_told(task, line, todo, workers))
             return
 
 
-def _first_line(records: Records, before: set[Path]) -> dict[str, Any] | None:
+def _second_line(records: Records, before: set[Path]) -> dict[str, Any] | None:
+    """The record of the second block that one worker has done since."""
     for file in sorted(set(records.folder.glob("blocks-*.jsonl")) - before):
-        for text in file.read_text(encoding="utf-8").splitlines():
-            try:
-                line: dict[str, Any] = json.loads(text)
-            except json.JSONDecodeError:  # not written to its end
-                continue
-            if line["status"] == "done":
-                return line
+        done = (line for _, line in read_lines(file) if line["status"] == "done")
+        if (line := next(islice(done, 1, None), None)) is not None:
+            return line
     return None
 
 
@@ -163,7 +163,7 @@ def _told(task: "Task", line: dict[str, Any], todo: int, workers: int) -> str:
     part = grid_part(grid, block)
     disk = f", {gib(size * todo * part)} on disk" if size else ""
     return (
-        f"{task.name}: the first block took {line['seconds']:.3g} s and {gib(line['peak_memory_bytes'])} of memory; at "
+        f"{task.name}: a block took {line['seconds']:.3g} s and {gib(line['peak_memory_bytes'])} of memory; at "
         f"its pace {todo} blocks take {duration(line['seconds'] * todo * part / at_work)} with {at_work} "
         f"worker{'s'[: at_work > 1]}{disk}"
     )

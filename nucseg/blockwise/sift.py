@@ -16,7 +16,6 @@ from pydantic import Field, PrivateAttr
 from nucseg.blockwise.across_blocks import contained, count_instances, too_small
 from nucseg.blockwise.grid import Block, Grid, chunk_shape
 from nucseg.blockwise.labels import stored_label_digest
-from nucseg.blockwise.lines import InOrder
 from nucseg.blockwise.records import FOLDER, Records
 from nucseg.blockwise.result import cost_of_both
 from nucseg.blockwise.task import Task
@@ -66,7 +65,7 @@ class Sift(Task):
     def create(self) -> None:
         """Create the labels, empty, and add the sizes up over the blocks of the first pass."""
         self._small_ids().parent.mkdir(parents=True, exist_ok=True)
-        lines = InOrder(Records(self.out, "segment").read()[0], self.grid())
+        lines = Records(self.out, "segment").read()[0].values()  # of a whole volume there is one
         np.save(self._small_ids(), too_small(lines, self.min_size))
         source = self._unsifted()
         create_labels(
