@@ -4,6 +4,7 @@ Runs in a process of its own, which daisy takes for the task's only worker. It e
 work, or when nothing is left that could do it.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -60,10 +61,13 @@ class Foreman:
         self.replaced: set[Element] = set()
         self.restarts = 0
         self.told: list[str] = []
+        self.problem: str | None = None
         self.stop = threading.Event()
 
     def run(self) -> None:
         """Submit, oversee, cancel; raises SystemExit with a reason if blocks are left and nobody does them."""
+        if ended := self.ended_before():
+            raise SystemExit(ended)
         parent = os.getppid()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: self.stop.set())
@@ -89,7 +93,18 @@ class Foreman:
                 waiting.kill()
                 waiting.wait()
         if problem:
+            self.problem = problem
+            self.write()
             raise SystemExit(problem)
+
+    def ended_before(self) -> str | None:
+        """Why an earlier foreman of this run gave up, if one did: daisy may start another in its place."""
+        try:
+            state = json.loads(self.job.with_name(STATE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        problem: str | None = state.get("problem") if state.get("name") == self.name else None
+        return problem
 
     def oversee(self, parent: int) -> str | None:
         """Watch until the work is done (None) or nobody is left to do it (why)."""
@@ -249,6 +264,7 @@ class Foreman:
             "elements": counts,
             "restarts": self.restarts,
             "told": self.told,
+            "problem": self.problem,
         }
         try:
             write_json(self.job.with_name(STATE), state)

@@ -114,6 +114,8 @@ def _daisy_task(step: Step, name: str, serve: Any) -> Any:
         mask[index] = 0
     done.mark(mask)
     slots, restarts = step.launcher.slots()
+    if step.after:  # daisy gives a task up that may restart no worker, before it has given it the first
+        restarts = max(1, restarts)
     edge, margin = (-step.reach,) * 3, 2 * step.reach
     return daisy.Task(
         name,

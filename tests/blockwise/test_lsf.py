@@ -9,12 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from blockwise_cases import Doubled
+from blockwise_cases import Doubled, Maps, balls
 from test_kill import alive, wait_for
 
+from nucseg.blockwise.chain import Chain
+from nucseg.blockwise.launch import Local
 from nucseg.blockwise.launchers import parse_launcher
 from nucseg.blockwise.lsf import LSF
 from nucseg.blockwise.records import Records
+from nucseg.blockwise.resources import Resources
+from nucseg.blockwise.segment import Segment
 from nucseg.blockwise.slurm import Slurm
 from nucseg.errors import BlocksFailed, InputError
 from nucseg.volume import open_volume
@@ -62,6 +66,38 @@ def test_a_run_on_lsf(book, task, tmp_path):
         "DONE",
         "EXIT",
     }
+
+
+def chain_of(folder: Path, out: str) -> Chain:
+    """A prediction of balls that stands for a network's, and its segmentation."""
+    path = folder / "p.npy"
+    if not path.exists():
+        centers = [(7 + 16 * z, 9 + 16 * y, 6) for z in range(2) for y in range(2)]
+        np.save(path, balls((32, 32, 16), centers, 7))
+    settled = {"out": str(folder / out), "block": (16, 16, 16)}
+    return Chain((Maps(maps=str(path), **settled), Segment(scenario="three_label", halo=8, **settled)))
+
+
+def test_two_arrays_go_on_together(book, tmp_path):
+    calm = chain_of(tmp_path, "calm").blockwise(Local(workers=0))
+    lines = []
+    launcher = LSF(workers=2, host="127.0.0.1")
+    predicted, segmented = chain_of(tmp_path, "o").blockwise(launcher, log=lines.append, keep=())
+    assert segmented["digest"] == calm[1]["digest"]
+    assert segmented["nuclei"] == predicted["blocks"] == 4
+    assert len(Records(tmp_path / "o", "drop").read()[0]) == 4
+    for name in ("predict", "segment"):
+        assert any(line.startswith(f"{name}: scheduler at 127.0.0.1:") for line in lines)
+
+
+def test_an_array_of_two_that_cannot_start_is_told_and_not_tried_again(book, tmp_path):
+    broken = {"segment": Resources(setup=("echo no such module >&2; exit 3",))}
+    launcher = LSF(workers=1, restarts=1, host="127.0.0.1", tasks=broken)
+    with pytest.raises(BlocksFailed, match=r"segment: 4 of 4 blocks failed.*the last said: no such module"):
+        chain_of(tmp_path, "o").blockwise(launcher)
+    names = [path.read_text() for path in book.glob("*.bsub")]
+    assert sum("nucseg-segment-" in text for text in names) == 2, "the array, and one for its dead worker"
+    assert Records(tmp_path / "o", "predict").complete()
 
 
 def test_a_block_that_always_kills_its_worker_ends_the_run_and_is_named(book, task, tmp_path):
