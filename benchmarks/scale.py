@@ -4,7 +4,8 @@
 
 For each size 2**n a prediction (three labels, float32) of a mirrored tile of random nuclei is written block by block
 and segmented by one worker in blocks of 128 voxels: seconds a voxel of the blocks (as recorded, so without the start
-of the worker), the worker's largest resident memory beside the bound that is printed before. Then a task that does
+of the worker), of all and of those that have neighbours on all sides (at the border a halo is cut, and small volumes are
+mostly border), the worker's largest resident memory beside the bound that is printed before. Then a task that does
 nothing, over ever more blocks, shows the price of daisy and of records: memory of the driver and blocks a second.
 """
 
@@ -91,6 +92,11 @@ def write_prediction(path: Path, shape: tuple[int, int, int]) -> None:
         made.write(begin, np.flip(tile, flip)[(slice(None), *(slice(0, n) for n in size))])
 
 
+def is_inner(index: list[int], shape: tuple[int, int, int]) -> bool:
+    """Whether a block has neighbours on all sides: only these read a whole halo, so that their cost can be compared."""
+    return all(0 < i < -(-n // TILE) - 1 for i, n in zip(index, shape, strict=True))
+
+
 def segmented(folder: Path, log2: int) -> dict[str, Any]:
     """Segment one size; what it took."""
     shape = shape_of(log2)
@@ -103,9 +109,10 @@ def segmented(folder: Path, log2: int) -> dict[str, Any]:
         block=(TILE,) * 3,
     )
     result = task.blockwise(ns.Local(workers=1))
-    lines = Records(folder / "o", "segment").read()[0].values()
+    lines = list(Records(folder / "o", "segment").read()[0].values())
     usual, most = task.resolved().expected_memory()
     seconds = sum(line["seconds"] for line in lines)
+    inner = [line["seconds"] for line in lines if is_inner(line["block"], shape)]
     stored = sum(file.stat().st_size for file in (folder / "o").rglob("*") if file.is_file())
     return {
         "log2_voxels": log2,
@@ -113,6 +120,9 @@ def segmented(folder: Path, log2: int) -> dict[str, Any]:
         "blocks": result["blocks"],
         "nuclei": result["nuclei"],
         "ns_per_voxel": round(1e9 * seconds / 2**log2, 1),
+        "inner_blocks": len(inner),
+        "inner_ns_per_voxel": round(1e9 * sum(inner) / len(inner) / TILE**3, 1) if inner else None,
+        "largest_halo": result["largest_halo"],
         "wall_s": round(result["seconds"], 1),
         "worker_peak_bytes": result["peak_memory_bytes"],
         "bound_bytes": most,
