@@ -4,7 +4,7 @@
 
 For each size 2**n a prediction (three labels, float32) of a mirrored tile of random nuclei is written block by block
 and segmented by one worker in blocks of 128 voxels: seconds a voxel of the blocks (as recorded, so without the start
-of the worker), of all and of those that have neighbours on all sides (at the border a halo is cut, and small volumes are
+of the worker), of all and of those that have neighbours on all sides (at the border a halo is cut, small volumes are
 mostly border), the worker's largest resident memory beside the bound that is printed before. Then a task that does
 nothing, over ever more blocks, shows the price of daisy and of records: memory of the driver and blocks a second.
 """
