@@ -11,10 +11,12 @@ nothing, over ever more blocks, shows the price of daisy and of records: memory 
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,7 +28,6 @@ from benchmarks.exactness import prediction_of
 from nucseg.blockwise.grid import Block, Grid
 from nucseg.blockwise.records import Records
 from nucseg.blockwise.task import Task
-from nucseg.blockwise.worker import peak_memory
 from nucseg.heads.decoding import Decoding
 
 TILE = 128
@@ -131,6 +132,11 @@ def segmented(folder: Path, log2: int) -> dict[str, Any]:
     }
 
 
+def resident() -> int:
+    """Memory of this process now, bytes; needs /proc."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def scheduled(blocks: int) -> dict[str, Any]:
     """Schedule so many empty blocks in a process of its own; its memory and time."""
     code = f"from benchmarks.scale import schedule; schedule({blocks})"
@@ -142,16 +148,25 @@ def schedule(blocks: int) -> None:
     """Print what this process holds before and after a run over so many empty blocks."""
     with tempfile.TemporaryDirectory() as folder:
         Nothing(out=f"{folder}/warm", blocks=10).blockwise(ns.Local(workers=1))
-        before, started = peak_memory(), time.perf_counter()
+        before, started, sizes, over = resident(), time.perf_counter(), [0], threading.Event()
+
+        def sample() -> None:
+            while not over.wait(0.05):
+                sizes.append(resident())
+
+        sampling = threading.Thread(target=sample)
+        sampling.start()
         result = Nothing(out=f"{folder}/o", blocks=blocks).blockwise(ns.Local(workers=1))
+        over.set()
+        sampling.join()
         seconds = time.perf_counter() - started
         records = sum(f.stat().st_size for f in Path(folder, "o").rglob("*") if f.is_file())
-    grown = peak_memory() - before
+    grown = max(sizes) - before
     print(
         json.dumps(
             {
                 "blocks": result["blocks"],
-                "driver_peak_bytes": peak_memory(),
+                "driver_bytes_before": before,
                 "driver_bytes_per_block": round(grown / blocks),
                 "records_bytes_per_block": round(records / blocks),
                 "blocks_per_s": round(blocks / seconds),
