@@ -69,6 +69,9 @@ _HOME = {
     "run_experiment": "experiment",
     # blockwise
     "Task": "blockwise.task",
+    "Block": "blockwise.grid",
+    "Grid": "blockwise.grid",
+    "BlockRefused": "blockwise.task",
     "Chain": "blockwise.chain",
     "Mask": "blockwise.mask",
     "Predict": "blockwise.predict",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 import nucseg as ns
 from nucseg.experiment.config import ExperimentConfig
@@ -101,6 +102,19 @@ def test_own_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         [sys.executable, "-m", "nucseg", *map(str, command)], capture_output=True, text=True, check=True
     )
     assert json.loads(result.stdout)["digest"] == own
+
+
+def test_own_task(tmp_path: Path) -> None:
+    raw = np.random.default_rng(1).integers(0, 1000, (40, 70, 90)).astype(np.uint16)
+    np.save(tmp_path / "raw.npy", raw)
+    printed = script("examples/08_own_task.py", tmp_path / "raw.npy", tmp_path / "out")
+    assert "4 blocks, 0 of them done before" in printed
+    assert "4 blocks, 4 of them done before" in script(
+        "examples/08_own_task.py", tmp_path / "raw.npy", tmp_path / "out", "--workers", 0
+    )
+    whole = gaussian_filter(raw.astype(np.float32), 1.5, mode="nearest", radius=6)
+    np.testing.assert_allclose(ns.open_volume(tmp_path / "out" / "smooth").read(), whole, rtol=1e-5)
+    assert f"brightest voxel {whole.max():.4f}" in printed
 
 
 def test_every_configuration_is_valid() -> None:

@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr
 
 from nucseg.blockwise.grid import Block, Grid, Shape, clipped
 from nucseg.blockwise.id_files import merge_ids, write_ids
-from nucseg.blockwise.labels import labels_records
+from nucseg.blockwise.labels import records_of
 from nucseg.blockwise.presence import Presence
 from nucseg.blockwise.records import FOLDER, Records, identity
 from nucseg.blockwise.sift import UNSIFTED
@@ -53,7 +53,7 @@ class OfLabels(Task):
 
     def inputs(self) -> dict[str, Any]:
         """The run that made the labels, or their file."""
-        made = Records(self.out, "segment") if self.labels is None else _records(self.labels)
+        made = Records(self.out, "segment") if self.labels is None else records_of(self.labels)
         head = made.head() if made else None
         return {"labels": head["hash"] if head else identity(self.labels or "")}
 
@@ -65,8 +65,8 @@ class OfLabels(Task):
     def start_worker(self) -> None:
         """Open the labels."""
         self._source = self._open()
-        if self.labels is None:
-            self._presence = Presence(self._source, Records(self.out, "segment"))
+        own = Records(self.out, "segment")
+        self._presence = Presence.of(self._source) if self.labels else Presence(self._source, own)
 
     def expected_memory(self) -> tuple[int, int]:
         """A block as it is read, twice, and as it is written, and 0.3 GiB; pages of the sorted ids are not counted."""
@@ -156,7 +156,7 @@ def _check_other(labels: str, out: str) -> None:
             received=f"those of {own}",
             remedy="name another OUT; or segment with --compact, which renumbers in one go",
         )
-    made = _records(labels)
+    made = records_of(labels)
     if made is not None and made.head() is not None and not made.complete():
         raise InputError(
             labels,
@@ -164,9 +164,3 @@ def _check_other(labels: str, out: str) -> None:
             received="a segmentation with blocks missing",
             remedy="run `nucseg segment` again, which goes on where it stopped",
         )
-
-
-def _records(labels: str) -> Records | None:
-    """The records of the task that wrote a label image; None: it was not nucseg."""
-    path = Path(labels)
-    return labels_records(path.parent.parent) if path.parts[-2:] == ("labels", "nuclei") else None

@@ -101,7 +101,7 @@ class Detect(Task):
     def start_worker(self) -> None:
         """Open the prediction."""
         self._volume = open_volume(self.source)
-        self._presence = None if self.prediction else Presence(self._volume, Records(self.out, "predict"))
+        self._presence = Presence.of(self._volume)
 
     def process(self, block: Block) -> dict[str, Any]:
         """Find the points of one block. Returns `points`, voxels z,y,x of the volume, and their `scores`.

@@ -130,12 +130,32 @@ def empty_files(task: Task, block: Block) -> int:
 
 
 def dropped_blocks(records: Records) -> set[Shape]:
-    """Grid indices of a task's blocks that were done and then dropped."""
+    """Grid indices of a task's blocks that were done and then dropped.
+
+    A worker that is killed right after it has emptied the files of a block leaves no record of it: such files tell.
+    """
     drop = Records(records.out, Drop.name)
     head = drop.head()
     if head is None or head["fields"]["of"] != records.folder.name:
         return set()
-    return drop.read()[0].keys() & records.read()[0].keys()
+    done, recorded = records.read()[0], drop.read()[0]
+    found = recorded.keys() & done.keys()
+    task = recorded_task(records.out, records.folder.name)
+    if task is not None and task.written() is not None and Path(str(task.written())).exists():
+        grid = recorded_grid(task)
+        found |= {index for index in done if index not in recorded and _is_empty(task, grid[index])}
+    return found
+
+
+def _is_empty(task: Task, block: Block) -> bool:
+    """Whether a file of a block is there and empty, which no writer leaves."""
+    for path in stored_files(task, block):
+        try:
+            if not path.stat().st_size:
+                return True
+        except FileNotFoundError:  # a block of zeros is not stored
+            continue
+    return False
 
 
 def forget(records: Records) -> None:

@@ -254,6 +254,7 @@ def fused_tasks(
     tasks: tuple[Task, ...],
     *,
     overwrite: bool = False,
+    check: Callable[[Task], object] | None = None,
     log: Callable[[str], None] | None = None,
 ) -> tuple[Task, ...]:
     """The tasks behind a prediction, the segmentation with the prediction in it and prepared.
@@ -262,6 +263,7 @@ def fused_tasks(
         predict: The prediction, which is not stored.
         tasks: The segmentation, and what follows.
         overwrite: See `Task.prepared`.
+        check: See there.
         log: Takes a line about what it costs.
 
     Raises:
@@ -275,7 +277,7 @@ def fused_tasks(
             received=f"one that finds points ({first.name})",
             remedy="leave it out: the prediction is stored",
         )
-    task = fused(predict, first).prepared(overwrite=overwrite)
+    task = fused(predict, first).prepared(overwrite=overwrite, check=check)
     if log:
         network, read = task.cost()
         log(

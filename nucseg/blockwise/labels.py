@@ -8,6 +8,7 @@ import numpy as np
 from nucseg.blockwise.grid import Block, Grid, Shape
 from nucseg.blockwise.records import Records
 from nucseg.instances.digest import add_digests, block_digest
+from nucseg.storage import remote
 from nucseg.volume import Volume
 
 
@@ -20,6 +21,26 @@ def labels_records(out: str | Path) -> Records:
     if head["fields"].get("compact"):
         return compact
     return Records(out, "sift") if head["fields"]["decoding"]["min_size"] else made
+
+
+def records_of(path: str | Path) -> Records | None:
+    """The records of the task that wrote an array, of whichever OUT; None: it was not nucseg, as far as is known.
+
+    Args:
+        path: `OUT/prediction`, `OUT/labels/nuclei`, or a level below one of them.
+    """
+    if remote.is_remote(path):
+        return None
+    place = Path(path).resolve()
+    if place.name.isdecimal():
+        place = place.parent
+    if place.parts[-2:] == ("labels", "nuclei"):
+        made = labels_records(place.parent.parent)
+    elif place.name == "prediction":
+        made = Records(place.parent, "predict")
+    else:
+        return None
+    return made if made.head() is not None else None
 
 
 def stored_label_digest(labels: Volume, block: Block) -> str:

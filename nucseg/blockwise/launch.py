@@ -114,8 +114,14 @@ class Local(Launcher):
         names = ("OMP", "OPENBLAS", "MKL", "NUMBA")
         environment = {f"{name}_NUM_THREADS": threads for name in names}
         environment |= {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": "1"}
-        environment |= {name: os.environ.get(name, value) for name, value in QUIET.items()}
+        environment |= {name: os.environ.get(name, value) for name, value in QUIET.items()} | import_path()
         return functools.partial(_become_worker, str(job), environment)
+
+
+def import_path() -> dict[str, str]:
+    """`PYTHONPATH` for workers, with the folder of the script that runs here: a task may lie in a module beside it."""
+    own = os.path.abspath(sys.path[0]) if sys.path and sys.path[0] else os.getcwd()
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), own)))}
 
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}

@@ -20,6 +20,7 @@ def parse_launcher(text: str, cluster: str | Path | None = None) -> Launcher:
         InputError: There is no such launcher, or the file does not fit it.
     """
     kind, _, count = text.rpartition(":")
+    wrong_number = kind in ("local", "slurm", "lsf") and not count.isdecimal()
     if not count.isdecimal():
         kind, count = text, ""
     workers = int(count) if count else 1
@@ -38,7 +39,7 @@ def parse_launcher(text: str, cluster: str | Path | None = None) -> Launcher:
         )
     if kind == "local":
         return Local(workers=workers) if count else Local()
-    if ":" in kind and workers > 0:
+    if ":" in kind and workers > 0 and not wrong_number:
         from nucseg.blockwise.function_launcher import FunctionLauncher, imported
 
         return FunctionLauncher(workers=workers, start=imported(kind))

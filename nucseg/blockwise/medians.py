@@ -16,7 +16,6 @@ import numpy as np
 from pydantic import PrivateAttr
 
 from nucseg.blockwise.grid import Block, Box, Grid, Shape, clipped
-from nucseg.blockwise.labels import labels_records
 from nucseg.blockwise.presence import Presence
 from nucseg.blockwise.records import FOLDER, Records
 from nucseg.blockwise.task import Task
@@ -55,7 +54,7 @@ class OfImage(Task):
     def start_worker(self) -> None:
         """Open both volumes."""
         self._volume, self._labels = self._open()
-        self._presence = None if self.labels else Presence(self._labels, labels_records(self.out))
+        self._presence = Presence.of(self._labels)
 
     def expected_output(self) -> int:
         """Unknown before the nuclei are counted, and small."""

@@ -11,7 +11,7 @@ from nucseg.blockwise.decoding import Origin, write_origin
 from nucseg.blockwise.encoding import known_reach, settled_encoding
 from nucseg.blockwise.grid import Block, Grid, Shape, chunk_shape
 from nucseg.blockwise.mask import Mask
-from nucseg.blockwise.predictor import COUNTS, Predictor
+from nucseg.blockwise.predictor import COUNTS, Predictor, check_exact
 from nucseg.blockwise.records import Records, identity
 from nucseg.blockwise.task import Task
 from nucseg.blockwise.values import check_finite
@@ -90,6 +90,7 @@ class Predict(Task):
         check_finite(volume, self.volume)
         if intensity is None and model.normalize is not None:
             intensity, measured = self._known_intensity() or zero_and_one(volume, model.normalize), True
+        check_exact(self.volume, volume.dtype, *(intensity or ()))
         reach = known_reach(model, volume.scale_um, self.reach)
         return self.model_copy(
             update={

@@ -6,6 +6,7 @@ import numpy as np
 
 from nucseg.blockwise.grid import Box, Shape
 from nucseg.blockwise.mask import Mask, OpenMask
+from nucseg.errors import InputError
 from nucseg.network.mirrors import Mirrors
 from nucseg.storage.encoding import Encoding
 from nucseg.volume import Volume
@@ -16,6 +17,26 @@ if TYPE_CHECKING:
 
 COUNTS = ("nonfinite", "saturated", "spared")
 """What is counted of tiles."""
+
+
+def check_exact(path: str, dtype: np.dtype, *values: float) -> None:
+    """Refuse whole numbers that float64, in which intensities are normalised, cannot tell apart.
+
+    Args:
+        path: The volume's, for the message.
+        dtype: The volume's.
+        values: The smallest and the largest that were seen.
+
+    Raises:
+        InputError: One beyond 2^53.
+    """
+    if dtype.kind in "iu" and dtype.itemsize == 8 and (most := max(map(abs, values), default=0)) > 2**53:
+        raise InputError(
+            path,
+            expected="whole numbers up to 2^53, which float64 can tell apart",
+            received=f"values up to {int(most)}",
+            remedy="subtract the offset first, and save the image with 16 or 32 bits",
+        )
 
 
 class Tile(NamedTuple):
@@ -127,6 +148,8 @@ class Predictor:
         # whole numbers of 32 and 64 bits far from 0 lie closer together than float32 can tell
         wide = data.dtype.itemsize > (4 if data.dtype.kind == "f" else 2)
         number = np.float64 if wide else np.float32
+        if data.size and data.dtype.kind in "iu":
+            check_exact(self._volume.path, data.dtype, int(data.min()), int(data.max()))
         data = data.astype(number, copy=False)
         if self._intensity is not None:
             bottom, top = self._intensity

@@ -135,10 +135,26 @@ def check_task(
         beside: What tasks need that run at the same time.
         planes: See `need_of`.
     """
+    check_importable(task, launcher)
     need = need_of(task, launcher, overwrite=overwrite, planes=planes)
     if launcher.preflight:
         check_fits([*beside, need], task.out, freed=task.outputs() if overwrite else [])
     return need
+
+
+def check_importable(task: "Task", launcher: "Launcher") -> None:
+    """Refuse a task whose class other processes cannot find.
+
+    Raises:
+        InputError: It was written in a script or a notebook, and there are workers.
+    """
+    if type(task).__module__ == "__main__" and launcher.workers:
+        raise InputError(
+            f"task {type(task).__qualname__}",
+            expected="a class in a module, which workers import by its name",
+            received="one of a script or notebook (__main__)",
+            remedy="move it into a .py file beside yours and import it, or do the blocks in this process (local:0)",
+        )
 
 
 def check_fits(needs: Sequence[Need], out: str, freed: Sequence[Path] = ()) -> None:

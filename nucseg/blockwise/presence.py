@@ -7,11 +7,12 @@ from pathlib import Path
 import zarr
 
 from nucseg.blockwise.grid import Block, Box, Grid, Shape
+from nucseg.blockwise.labels import records_of
 from nucseg.blockwise.lines import Lines
 from nucseg.blockwise.records import Records
 from nucseg.errors import InputError
 from nucseg.instances.digest import array_digest
-from nucseg.volume import Volume
+from nucseg.volume import Volume, open_labels
 
 
 def chunk_files(volume: Volume, box: Box) -> list[Path]:
@@ -53,6 +54,12 @@ class Presence:
         grid = head.get("grid") if head else None
         self._grid = Grid(_triple(grid["volume"]), _triple(grid["block"])) if grid else None
         self._lines: Lines | None = None
+
+    @classmethod
+    def of(cls, volume: Volume) -> "Presence | None":
+        """Of an array that was opened, in whichever OUT it lies; None: it was not nucseg who wrote it."""
+        records = records_of(volume.path)
+        return cls(volume, records) if records else None
 
     def check(self, box: Box) -> None:
         """See that each block of a box is stored, or was of zeros.
@@ -99,3 +106,31 @@ class Presence:
 def _triple(values: list[int]) -> Shape:
     z, y, x = values
     return z, y, x
+
+
+def check_labels(path: str | Path) -> None:
+    """See that the labels that lie somewhere are those of a whole segmentation, if nucseg made them.
+
+    Costs a look for each file, and reads no voxel but of blocks that are not stored.
+
+    Args:
+        path: As `open_labels` takes it.
+
+    Raises:
+        InputError: Blocks are not done, or were lost since.
+    """
+    place = Path(path)
+    if place.parts[-2:] != ("labels", "nuclei"):
+        place = place / "labels" / "nuclei"
+    made = records_of(place) if place.exists() else None
+    if made is None:
+        return
+    if not made.complete():
+        raise InputError(
+            f"{path}: labels",
+            expected="all blocks of a segmentation",
+            received="a segmentation with blocks missing",
+            remedy="run the same command again, which goes on where it stopped",
+        )
+    labels = open_labels(place)
+    Presence(labels, made).check(Box((0, 0, 0), labels.shape))

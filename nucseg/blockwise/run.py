@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 from nucseg.blockwise.chain import Chain
@@ -16,7 +17,7 @@ from nucseg.blockwise.launch import Launcher, Local
 from nucseg.blockwise.mask import Mask
 from nucseg.blockwise.measure import Measure
 from nucseg.blockwise.predict import Predict
-from nucseg.blockwise.preflight import check_fits, need_later, need_of, planes_at_once
+from nucseg.blockwise.preflight import check_fits, check_task, need_later, need_of, planes_at_once
 from nucseg.blockwise.result import RunResult, result_of, tell_nonfinite
 from nucseg.blockwise.segment import Segment
 from nucseg.blockwise.steps import diameters_for, reach_for
@@ -89,6 +90,13 @@ def run(
             of something else.
         BlocksFailed: Blocks are not done; the others are, and stay so.
     """
+    if fused and keep:
+        raise InputError(
+            "keep",
+            expected="nothing to keep where no prediction is stored (fused)",
+            received=", ".join(keep),
+            remedy="leave one of the two out",
+        )
     started = time.perf_counter()
     launcher = launcher or Local(workers=1)
     predict = Predict(
@@ -127,7 +135,8 @@ def run(
         tasks, longest = (reader,), points.reach
     predict = predict.model_copy(update={"reach": longest or None})
     if fused:
-        tasks = fused_tasks(predict, tasks, overwrite=overwrite, log=log)
+        check = partial(check_task, launcher=launcher, overwrite=overwrite)
+        tasks = fused_tasks(predict, tasks, overwrite=overwrite, check=check, log=log)
     else:
         predict = _checked(predict, reader, launcher, overwrite, keep)
         if log:

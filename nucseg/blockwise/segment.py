@@ -162,7 +162,7 @@ class Segment(Task):
     def start_worker(self) -> None:
         """Open prediction and labels."""
         self._volume = open_volume(self.source)
-        self._presence = None if self.prediction else Presence(self._volume, Records(self.out, "predict"))
+        self._presence = Presence.of(self._volume)
         self._labels = open_volume(Path(self._target()) / "labels" / "nuclei")
 
     def process(self, block: Block) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 import nucseg
 from nucseg.blockwise.grid import Block, Grid
 from nucseg.blockwise.records import Records, check_folder, claim_folder, hash_of
+from nucseg.errors import InputError
 from nucseg.instances.digest import array_digest
 from nucseg.volume import Volume, open_volume
 
@@ -60,7 +61,7 @@ class Task(BaseModel):
         Raises:
             InputError: Something is missing or does not fit.
         """
-        raise NotImplementedError
+        raise self._unwritten("resolved")
 
     def following(self, earlier: "Sequence[Task]") -> tuple[Self, int] | None:
         """How the task goes on block by block while earlier tasks of a chain do.
@@ -80,19 +81,19 @@ class Task(BaseModel):
 
     def inputs(self) -> dict[str, Any]:
         """Identity of what is read (`records.identity`, a model's hash): other inputs are another run."""
-        raise NotImplementedError
+        raise self._unwritten("inputs")
 
     def grid(self) -> Grid:
         """The blocks, of a resolved task."""
-        raise NotImplementedError
+        raise self._unwritten("grid")
 
     def outputs(self) -> list[Path]:
         """Files and folders that the task makes, and that `overwrite` deletes."""
-        raise NotImplementedError
+        raise self._unwritten("outputs")
 
     def create(self) -> None:
         """Make the outputs, empty. Called once, in the driver, of a resolved task."""
-        raise NotImplementedError
+        raise self._unwritten("create")
 
     def check_worker(self) -> None:
         """See that workers can start. Called in the driver, of a resolved task, before anything is written.
@@ -110,7 +111,7 @@ class Task(BaseModel):
         Raises:
             BlockRefused: The block cannot be done; it is reported and nothing is written for it.
         """
-        raise NotImplementedError
+        raise self._unwritten("process")
 
     def finish(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Add up what `process` returned, in the grid's order. Called in the driver, all blocks done."""
@@ -133,11 +134,11 @@ class Task(BaseModel):
 
     def expected_memory(self) -> tuple[int, int]:
         """Memory of a worker in bytes: for most blocks, and for the most demanding ones."""
-        raise NotImplementedError
+        raise self._unwritten("expected_memory")
 
     def expected_output(self) -> int:
         """Bytes written, before compression."""
-        raise NotImplementedError
+        raise self._unwritten("expected_output")
 
     def elsewhere(self, out: str) -> Self:
         """The resolved task with another OUT, and the same inputs, for a dry run.
@@ -169,6 +170,14 @@ class Task(BaseModel):
 
     def _written(self) -> Volume:
         return open_volume(self.written() or self.out)
+
+    def _unwritten(self, method: str) -> InputError:
+        return InputError(
+            f"task {type(self).__qualname__}",
+            expected=f"a method `{method}`, which every task has to say for itself",
+            received="none",
+            remedy="write it: `nucseg.Task` says what it gives, examples/08_own_task.py shows one",
+        )
 
     # What all tasks share
 

@@ -49,6 +49,8 @@ def mask_options(function: Callable) -> Callable:
     ) -> Any:
         from nucseg.blockwise.mask import Mask
 
+        if mask is None and (mask_level or mask_above or mask_grow):
+            raise click.UsageError("--mask-level, --mask-above and --mask-grow need --mask")
         chosen = mask and Mask(path=mask, level=mask_level, above=mask_above, grow=mask_grow)
         return function(*args, mask=chosen, **options)
 

@@ -27,8 +27,10 @@ def evaluate(
 
     What is not annotated (--mask, --ignore-label) is neither right nor wrong.
     """
+    from nucseg.blockwise.presence import check_labels
     from nucseg.evaluate import evaluate_paths
 
+    check_labels(predicted)
     options: dict[str, Any] = {"mask": mask, "ignore_label": ignore_label}
     return evaluate_paths(predicted, truth, min_size, **options).to_json()
 

@@ -10,6 +10,7 @@ import zarr
 
 from nucseg.annotation import AnnotationMask, annotation_of
 from nucseg.blockwise.dropping import dropped_blocks
+from nucseg.blockwise.presence import check_labels
 from nucseg.blockwise.records import FOLDER, Records
 from nucseg.errors import InputError
 from nucseg.evaluate.scores import Scores
@@ -88,6 +89,7 @@ def report_folder(
     if (base / FOLDER).is_dir() or ((base / "labels" / "nuclei").is_dir() and not _is_image(base)):
         if truth is None:
             return _report_output(base)
+        check_labels(base)
         labels = open_labels(truth)
         return _report_output(base, labels, min_size, annotation_of(labels, mask, ignore_label, inside=truth))
     raise InputError(

@@ -178,6 +178,24 @@ def test_predictions_that_are_wanted_after_all_are_made_again(tmp_path, maps, ke
     assert dropped_blocks(predicted(out)) == set(), "another run: nothing of it is dropped"
 
 
+def test_files_that_were_emptied_without_a_record_are_dropped_blocks(tmp_path, maps, kept):
+    """A worker that is killed between the two leaves such."""
+    out = tmp_path / "o"
+    chain(out, maps).blockwise(HERE, keep=())
+    file = next((out / ".nucseg" / "drop").glob("blocks-*.jsonl"))
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    records, drop = Records(out, "predict"), Records(out, "drop")
+    assert len(drop.read()[0]) == len(records.read()[0]) - 1
+    assert dropped_blocks(records) == set(records.read()[0])
+    found = verify(out, launcher=HERE)
+    assert not found.damaged
+    assert found.tasks["predict"]["dropped"] == len(records.read()[0])
+    chain(out, maps).blockwise(HERE, keep=("predictions",))
+    assert all(path.stat().st_size for path in shards(out).values())
+    again = Segment(out=str(tmp_path / "s"), prediction=str(out / "prediction"), scenario="three_label")
+    assert again.blockwise(HERE)["digest"] == kept[0]
+
+
 def test_a_prediction_that_is_read_whole_or_later_is_kept(tmp_path, maps, kept):
     out = tmp_path / "o"
     first, second = chain(out, maps).tasks

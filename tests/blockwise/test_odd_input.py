@@ -7,16 +7,20 @@ import numpy as np
 import pytest
 import zarr
 from blockwise_cases import balls, labels_of, random_prediction, random_raw, save_prediction, save_raw
+from click.testing import CliRunner
 from web_server import serving
 
+from nucseg.blockwise.compact import Compact
 from nucseg.blockwise.detect import Detect
 from nucseg.blockwise.launch import Local
 from nucseg.blockwise.measure import Measure
 from nucseg.blockwise.predict import Predict
 from nucseg.blockwise.predictor import Predictor
+from nucseg.blockwise.presence import check_labels
 from nucseg.blockwise.run import run
 from nucseg.blockwise.segment import Segment
-from nucseg.blockwise.steps import segment
+from nucseg.blockwise.steps import detect, segment
+from nucseg.cli.main import cli
 from nucseg.errors import BlocksFailed, InputError
 from nucseg.heads.scenario import PointDecoding, Scenario
 from nucseg.network.model import TrainedModel
@@ -346,6 +350,58 @@ def test_a_lost_chunk_is_not_taken_for_zeros(tmp_path, untrained):
     labels.unlink()
     with pytest.raises(BlocksFailed, match=r"expected the voxels that were written there.*verify"):
         Measure(volume=raw, out=str(out)).blockwise(HERE)
+
+
+def test_a_lost_chunk_of_another_out_is_not_taken_for_zeros(tmp_path, untrained):
+    raw = save_raw(tmp_path / "raw.zarr", random_raw((28, 32, 32), seed=8))
+    out = tmp_path / "o"
+    assert run(raw, str(out), str(untrained), launcher=HERE, keep=("predictions",), **SETTLED).nuclei > 0
+    check_labels(out)
+    shard = out / "prediction" / "0" / "c" / "0" / "1" / "0" / "1"
+    kept = shard.read_bytes()
+    shard.unlink()
+    points = {"source": "votes", "threshold": 1.0, "block": (16, 16, 16)}
+    for step, given in ((segment, SETTLED), (detect, points)):
+        with pytest.raises(BlocksFailed, match=r"1/0/1 is gone.*verify OUT --repair"):
+            step(str(out / "prediction"), str(tmp_path / step.__name__), launcher=HERE, **given)
+    shard.write_bytes(kept)
+    labels = next(p for p in (out / "labels/nuclei/0/c").rglob("*") if p.is_file())
+    labels.unlink()
+    with pytest.raises(BlocksFailed, match="expected the voxels that were written there"):
+        Compact(labels=str(out / "labels" / "nuclei"), out=str(tmp_path / "c")).blockwise(HERE)
+    with pytest.raises(BlocksFailed, match="expected the voxels that were written there"):
+        Measure(volume=raw, labels=str(out / "labels" / "nuclei"), out=str(tmp_path / "m")).blockwise(HERE)
+    for path in (out, out / "labels" / "nuclei"):
+        result = CliRunner().invoke(cli, ["evaluate", str(path), str(out)])
+        assert result.exit_code == 1
+        assert "expected the voxels that were written there" in result.stderr
+
+
+def test_scores_of_half_a_run_are_refused(tmp_path):
+    prediction = save_prediction(tmp_path / "p.zarr", balls((16, 16, 64), [(8, 8, 8), (8, 8, 40)], 4))
+    out = tmp_path / "o"
+    Segment(prediction=prediction, out=str(out), scenario="three_label", block=(16, 16, 16)).blockwise(HERE)
+    assert CliRunner().invoke(cli, ["evaluate", str(out), str(out)]).exit_code == 0
+    lines = next((out / ".nucseg" / "segment").glob("blocks-*.jsonl"))
+    lines.write_text("".join(lines.read_text().splitlines(keepends=True)[:-1]))
+    for command in (["evaluate", str(out), str(out)], ["report", str(out), "--truth", str(out)]):
+        result = CliRunner().invoke(cli, command)
+        assert result.exit_code == 1
+        assert "a segmentation with blocks missing" in result.stderr
+
+
+def test_whole_numbers_beyond_float64_are_refused(tmp_path, untrained):
+    data = (random_raw(SHAPE, seed=2) * 100).astype(np.uint64) + np.uint64(2**62)
+    np.save(tmp_path / "raw.npy", data)
+    for intensity in (None, (0.0, 2.0**50)):
+        task = Predict(
+            volume=str(tmp_path / "raw.npy"),
+            out=str(tmp_path / "o"),
+            model=str(untrained),
+            intensity=intensity,
+        )
+        with pytest.raises((InputError, BlocksFailed), match=r"up to 2\^53"):
+            task.blockwise(HERE)
 
 
 def test_zeros_that_were_never_stored_are_not_lost(tmp_path):

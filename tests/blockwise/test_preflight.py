@@ -23,6 +23,7 @@ from nucseg.blockwise.run import run
 from nucseg.blockwise.segment import Segment
 from nucseg.blockwise.slurm import Slurm
 from nucseg.blockwise.steps import segment, segment_task
+from nucseg.blockwise.task import Task
 from nucseg.cli.main import cli
 from nucseg.errors import InputError
 from nucseg.heads.scenario import Decoding
@@ -394,3 +395,43 @@ def test_a_run_with_a_log_tells_it_and_ends_without_a_block_too(tmp_path, volume
     assert result["blocks"] == 4
     assert lines[0].startswith("doubled: 4 blocks")
     assert open_volume(tmp_path / "o" / "doubled").shape == (16, 16, 64)
+
+
+def test_a_fused_run_that_cannot_fit_leaves_nothing(tmp_path, untrained, monkeypatch):
+    raw = save_raw(tmp_path / "raw.zarr", random_raw((16, 20, 24), seed=1))
+    monkeypatch.setattr(preflight, "room_at", lambda path: Room(10, None))
+    with pytest.raises(InputError, match="on disk"):
+        run(raw, str(tmp_path / "o"), str(untrained), launcher=Local(workers=0), fused=True)
+    assert not (tmp_path / "o").exists()
+
+
+def test_classes_that_workers_cannot_import_are_refused(tmp_path, volume, monkeypatch):
+    task = greedy(tmp_path, volume)
+    monkeypatch.setattr(Greedy, "__module__", "__main__")
+    with pytest.raises(InputError, match="expected a class in a module"):
+        task.blockwise(Local(workers=1))
+    assert not (tmp_path / "o").exists()
+    assert task.blockwise(Local(workers=0))["blocks"] == 2
+
+
+def test_a_method_that_a_task_lacks_is_named(tmp_path, volume):
+    class Half(Greedy):
+        expected_memory = Task.expected_memory
+
+    with pytest.raises(InputError, match=r"task .*Half: expected a method `expected_memory`.*08_own_task"):
+        Half(out=str(tmp_path / "o"), volume=volume, block=(16, 16, 32)).blockwise(Local(workers=0))
+    assert not (tmp_path / "o").exists()
+
+
+def test_options_that_would_do_nothing_are_refused(tmp_path, untrained):
+    common = [str(tmp_path / "raw.zarr"), str(tmp_path / "o"), "--model", str(untrained)]
+    save_raw(tmp_path / "raw.zarr", random_raw((16, 20, 24), seed=1))
+    for options, status, says in (
+        (["--mask-level", "3"], 2, "need --mask"),
+        (["--fused", "--keep", "predictions"], 1, "nothing to keep"),
+        (["--launcher", "local:-1"], 1, "local:N, slurm:N"),
+    ):
+        result = CliRunner().invoke(cli, ["run", *common, *options])
+        assert result.exit_code == status, result.output
+        assert says in result.stderr
+        assert not (tmp_path / "o").exists()
