@@ -72,11 +72,17 @@ class Volume:
         planes = max(1, 2**24 // prod(self.shape[1:]))
         return min(planes, self.shape[0]), self.shape[1], self.shape[2]
 
-    def blocks(self) -> Iterator[tuple[Int3, Int3]]:
-        """Begin and shape (z, y, x) of the blocks of whole write units that cover the volume, in C order."""
+    def blocks(self, step: int = 1) -> Iterator[tuple[Int3, Int3]]:
+        """Begin and shape (z, y, x) of the blocks of whole write units that cover the volume, in C order.
+
+        Args:
+            step: Every step-th of them, from the first; the others are not gone through.
+        """
         unit = self.write_unit
-        for index in np.ndindex(*(-(-length // step) for length, step in zip(self.shape, unit, strict=True))):
-            begin = tuple(i * step for i, step in zip(index, unit, strict=True))
+        counts = tuple(-(-length // side) for length, side in zip(self.shape, unit, strict=True))
+        for number in range(0, prod(counts), step):
+            index = np.unravel_index(number, counts)
+            begin = tuple(int(i) * side for i, side in zip(index, unit, strict=True))
             yield (
                 cast(Int3, begin),
                 cast(Int3, tuple(min(s, n - b) for s, n, b in zip(unit, self.shape, begin, strict=True))),
@@ -193,7 +199,7 @@ class Volume:
                 remedy="correct them",
             )
         step = -(-prod(self.shape) * max(self.channels, 1) // SAMPLED_VOXELS)
-        chosen = [block for index, block in enumerate(self.blocks()) if index % step == 0]
+        chosen = list(self.blocks(max(1, step)))
 
         def parts() -> Iterator[np.ndarray]:
             return (self.read(*block) for block in chosen)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import zarr
 
 from nucseg.errors import InputError
 from nucseg.storage import volume as volume_module
@@ -49,6 +50,21 @@ def test_intensity_range_of_a_huge_volume_reads_every_nth_block(tmp_path, monkey
         image.write(begin, (ramp(shape) + (0 if number % 3 == 0 else 5000)).astype("uint16"))
     monkeypatch.setattr(volume_module, "SAMPLED_VOXELS", 300)  # 640 voxels: every third block
     assert image.intensity_range(0, 100) == (0, 63)
+
+
+def test_every_nth_block_of_a_volume_is_found_without_going_through_the_others(tmp_path):
+    image = create_image(tmp_path / "a", shape=(9, 10, 11), dtype="uint8", scale_um=None, shards=(4, 4, 4))
+    every = list(image.blocks())
+    assert every[1] == ((0, 0, 4), (4, 4, 4))
+    assert every[-1] == ((8, 8, 8), (1, 2, 3))
+    assert len(every) == 27
+    for step in (1, 2, 5, 27, 100):
+        assert list(image.blocks(step)) == every[::step]
+    zarr.create_array(tmp_path / "huge", shape=(200_000,) * 3, dtype="uint8", chunks=(64,) * 3)
+    huge = open_volume(tmp_path / "huge")  # 3 x 10^10 chunks, none of them stored
+    assert len(list(huge.blocks(10**9))) == 31
+    with pytest.raises(InputError, match="every voxel at 0"):
+        huge.intensity_range()
 
 
 @pytest.mark.parametrize(
