@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from nucseg.blockwise.task import Task
     from nucseg.heads.scenario import Scenario
 
-RECORD = 4096
-"""Bytes of the driver's memory for the record of one block: measured with 30 nuclei in it."""
+RECORD = 64
+"""Bytes of the driver's memory for one block: 56 were measured (docs/scale.md); its record stays on disk."""
 SMALLEST = 32
 """No smaller side of a block is proposed: reading around it would cost more than the block."""
 
